@@ -1,0 +1,135 @@
+"""An Airflow connection, read once for the worker and the triggerer alike."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_flux.exceptions import FluxConnectionError
+from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway
+from airflow_provider_flux.protocol.wire import JSON
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 60.0
+"""Seconds. A create answers within seconds; CometAPI's query page warns of a GET that gave none in 45 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAccess:
+    """How to reach one gateway.
+
+    :param conn_id: the connection it was read from.
+    :param gateway: where requests go.
+    :param key: the Bearer key; in no representation of this object.
+    :param connect_timeout: seconds to make a connection.
+    :param read_timeout: seconds of silence after which an answer is given up.
+    :param ca_file: PEM file of authorities to trust instead of the usual ones.
+    """
+
+    conn_id: str
+    gateway: Gateway
+    key: str = field(repr=False)
+    connect_timeout: float = CONNECT_TIMEOUT
+    read_timeout: float = READ_TIMEOUT
+    ca_file: str | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The authentication. Only ever added to a request to the gateway's own origin."""
+        return {"Authorization": f"Bearer {self.key}"}
+
+    @property
+    def trusted_authorities(self) -> str | None:
+        """The CA file for both HTTP libraries: each honours other environment variables by itself."""
+        return self.ca_file or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+
+
+def read_connection(connection: Connection) -> GatewayAccess:
+    """Read an Airflow connection of type ``flux``.
+
+    ============= ==========================================================================
+    Field         Meaning
+    ============= ==========================================================================
+    host          the gateway's URL, such as ``https://api.deerapi.com``
+    password      the Bearer key
+    extra         ``gateway``, ``path_prefix``, ``allow_http``, ``connect_timeout``,
+                  ``read_timeout``, ``ca_file``; all optional
+    ============= ==========================================================================
+
+    :raises FluxConnectionError: if it cannot be used, saying which field to change.
+    """
+    conn_id = connection.conn_id
+    extra = _extra(connection)
+    key = (connection.password or "").strip()
+    if not key:
+        raise FluxConnectionError(f"Connection {conn_id!r}: no key. Put the gateway's key into the password field.")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise FluxConnectionError(
+            f"Connection {conn_id!r}: the key holds a character that no HTTP header can carry. Paste it again."
+        )
+    try:
+        gateway = choose_gateway(
+            _host(connection),
+            preset_name=_option(extra, "gateway", str, ""),
+            prefix=_option(extra, "path_prefix", str, ""),
+            allow_http=_option(extra, "allow_http", bool, default=False),
+        )
+        return GatewayAccess(
+            conn_id,
+            gateway,
+            key,
+            connect_timeout=_seconds(extra, "connect_timeout", CONNECT_TIMEOUT),
+            read_timeout=_seconds(extra, "read_timeout", READ_TIMEOUT),
+            ca_file=_option(extra, "ca_file", str, "") or None,
+        )
+    except ValueError as error:
+        raise FluxConnectionError(f"Connection {conn_id!r}: {error}.") from error
+
+
+def _extra(connection: Connection) -> Mapping[str, JSON]:
+    # Not `extra_dejson`: it registers secrets over a blocking call, which the triggerer's loop must not make.
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise FluxConnectionError(f"Connection {connection.conn_id!r}: extra is not a JSON object.")
+    return extra
+
+
+def _host(connection: Connection) -> str:
+    """Put together what the form keeps in one field and a connection URI splits into three."""
+    host = (connection.host or "").strip()
+    if host and "://" not in host and connection.schema in ("http", "https"):
+        host = f"{connection.schema}://{host}"
+    return f"{host}:{connection.port}" if host and connection.port else host
+
+
+def _option(extra: Mapping[str, JSON], name: str, kind: type, default: JSON) -> JSON:
+    value = extra.get(name)
+    if value is None or value == "":
+        return default
+    if not isinstance(value, kind):
+        raise ValueError(  # noqa: TRY004 (the wrong type is a wrong value of a form field)
+            f"{name} in extra must be of type {kind.__name__}, not {value!r}"
+        )
+    return value
+
+
+def _seconds(extra: Mapping[str, JSON], name: str, default: float) -> float:
+    value = extra.get(name)
+    if value is None or value == "":
+        return default
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{name} in extra must be a number of seconds above 0, not {value!r}")
+    return seconds

@@ -1,0 +1,185 @@
+"""The errors of the provider.
+
+::
+
+    FluxError                            every error of this package; a task that raises it may be retried
+    ├─ FluxConnectionError      *        the connection cannot be used as it is
+    ├─ FluxInputError           *        the model would not accept the input; nothing was sent
+    ├─ FluxGatewayError                  the gateway did not give what was asked for
+    │  ├─ FluxRefusedError      *        and asking again would not help
+    │  └─ FluxSubmissionUnknownError *   nobody can know whether a prediction was made
+    ├─ FluxPredictionError               the prediction ended without a picture
+    │  ├─ FluxPredictionFailedError      it failed; a new one may succeed
+    │  ├─ FluxPredictionRejectedError *  it failed; a new one would fail the same way
+    │  └─ FluxPredictionCanceledError    it was canceled, or aborted before it began
+    ├─ FluxDeadlineError                 the prediction did not end in time
+    ├─ FluxOutputError          *        the output cannot be handed on
+    │  └─ FluxOutputExpiredError *       it is already deleted
+    └─ FluxEventError           *        the triggerer sent something that is not an event of this provider
+
+``*``: also an ``AirflowFailException``, so that Airflow fails the task without using up its retries.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk.exceptions import AirflowException
+
+try:
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versions warn about them
+    from airflow.exceptions import AirflowFailException, AirflowSensorTimeout  # type: ignore[no-redef]
+
+from airflow_provider_flux.protocol.verdicts import Failure, Reason
+
+__all__ = [
+    "AirflowFailException",
+    "AirflowSensorTimeout",
+    "FluxError",
+    "FluxConnectionError",
+    "FluxInputError",
+    "FluxGatewayError",
+    "FluxRefusedError",
+    "FluxSubmissionUnknownError",
+    "FluxPredictionError",
+    "FluxPredictionFailedError",
+    "FluxPredictionRejectedError",
+    "FluxPredictionCanceledError",
+    "FluxDeadlineError",
+    "FluxOutputError",
+    "FluxOutputExpiredError",
+    "FluxEventError",
+    "gateway_error",
+    "submission_unknown_error",
+]
+
+
+class FluxError(AirflowException):
+    """Base of every error of this provider."""
+
+
+class FluxConnectionError(FluxError, AirflowFailException):
+    """The Airflow connection lacks something, or names a host that must not get the key."""
+
+
+class FluxInputError(FluxError, AirflowFailException):
+    """The input was found wrong before anything was sent."""
+
+
+class FluxGatewayError(FluxError):
+    """The gateway did not give what was asked for.
+
+    :param failure: what happened, with the gateway's own words and request id.
+    """
+
+    def __init__(self, message: str, failure: Failure) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class FluxRefusedError(FluxGatewayError, AirflowFailException):
+    """The gateway refused, and would refuse again."""
+
+
+class FluxSubmissionUnknownError(FluxGatewayError, AirflowFailException):
+    """A prediction was asked for, and nobody can know whether it was made and billed."""
+
+
+class FluxPredictionError(FluxError):
+    """A prediction ended without a picture.
+
+    :param prediction_id: which one.
+    """
+
+    def __init__(self, message: str, prediction_id: str) -> None:
+        super().__init__(message)
+        self.prediction_id = prediction_id
+
+
+class FluxPredictionFailedError(FluxPredictionError):
+    """The prediction failed in a way that a new one may not."""
+
+
+class FluxPredictionRejectedError(FluxPredictionError, AirflowFailException):
+    """The prediction failed in a way that a new one with the same input would too, such as refused content."""
+
+
+class FluxPredictionCanceledError(FluxPredictionError):
+    """The prediction was canceled, or aborted before it began."""
+
+
+class FluxDeadlineError(FluxError):
+    """The prediction did not end in time.
+
+    :param prediction_id: which one.
+    :param canceled: whether the gateway confirmed that it is canceled; otherwise it may still run and be billed.
+    """
+
+    def __init__(self, message: str, prediction_id: str, *, canceled: bool) -> None:
+        super().__init__(message)
+        self.prediction_id = prediction_id
+        self.canceled = canceled
+
+
+class FluxOutputError(FluxError, AirflowFailException):
+    """The prediction succeeded, but its output cannot be handed on."""
+
+
+class FluxOutputExpiredError(FluxOutputError):
+    """The prediction succeeded, but the service has already deleted its output."""
+
+
+class FluxEventError(FluxError, AirflowFailException):
+    """The task was resumed with something that is not an event of this provider's trigger."""
+
+
+_ADVICE = {
+    Reason.KEY: "Check the key in the connection's password field.",
+    Reason.CREDIT: "Top up the account, or use a key with credit left.",
+    Reason.FORBIDDEN: "The key may not do this; check its permissions at the gateway.",
+    Reason.INPUT: "Change the input; the same one would be refused again.",
+    Reason.CONTENT: "The content was refused; change the prompt or the pictures.",
+    Reason.MODEL: "The gateway does not sell this model to this key; choose another model or gateway.",
+    Reason.NOT_FOUND: "Check the id, and that the connection belongs to the account that made the prediction.",
+    Reason.WRONG_URL: "Wrong base URL: check the connection's host and path prefix.",
+    Reason.CERTIFICATE: "The host's certificate is not trusted; set ca_file in the connection's extra if it is yours.",
+    Reason.RATE_LIMITED: "Too many requests: run fewer at once, or raise the limit at the gateway.",
+    Reason.OUTAGE: "The gateway has trouble; try again later.",
+    Reason.NETWORK: "The gateway cannot be reached; check the network and the connection's host.",
+    Reason.MALFORMED: "Check that the connection's host is a Replicate-compatible gateway.",
+}
+
+_PASSING = frozenset({Reason.RATE_LIMITED, Reason.OUTAGE, Reason.NETWORK, Reason.MALFORMED})
+
+
+def gateway_error(gateway: str, failure: Failure, *, about: str = "") -> FluxGatewayError:
+    """Turn a failed call into the error that a task raises.
+
+    :param gateway: the gateway's name.
+    :param about: what the call was about, such as ``prediction abc``.
+    """
+    subject = f" ({about})" if about else ""
+    message = f"{gateway}: {failure}{subject}. {_ADVICE[failure.reason]}"
+    error_type = FluxGatewayError if failure.reason in _PASSING else FluxRefusedError
+    return error_type(message, failure)
+
+
+def submission_unknown_error(
+    gateway: str, failure: Failure, *, model: str, moment: str, can_list: bool
+) -> FluxSubmissionUnknownError:
+    """Build the error for a create request whose outcome nobody can know.
+
+    :param moment: when the request was sent, as people read it.
+    :param can_list: whether the gateway lists predictions, and none or several there could be this one.
+    """
+    searched = (
+        " The gateway's list of predictions does not show which one it would be."
+        if can_list
+        else " The gateway has no list of predictions to look it up in."
+    )
+    return FluxSubmissionUnknownError(
+        f"{gateway}: {failure}. The request for a prediction of {model} sent at {moment} may have been accepted and "
+        f"billed, so it is not sent again.{searched} Look at the usage log in the gateway's console at that time: "
+        "if no prediction was made, clear this task to make one; if one was made, clearing pays for a second. "
+        'on_unknown_submission="resubmit" always takes that risk.',
+        failure,
+    )

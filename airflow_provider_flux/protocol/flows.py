@@ -1,0 +1,281 @@
+"""The conversations with a gateway, written once.
+
+A flow is a generator that yields what it needs (:class:`Send` a request, :class:`Sleep` for a while) and is given the
+reply. It does no I/O, so the worker drives it with ``requests`` and the triggerer with ``aiohttp``, each in a dozen
+lines (:mod:`airflow_provider_flux.client`), and a test drives it with a list of replies and a clock of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from airflow_provider_flux.protocol.gateways import Gateway
+from airflow_provider_flux.protocol.prediction import Absent, Prediction, PredictionStatus, read_prediction
+from airflow_provider_flux.protocol.schedule import Chance, PollSchedule, backoff
+from airflow_provider_flux.protocol.verdicts import Failure, Good, Trouble, Verdict, judge, malformed, not_found
+from airflow_provider_flux.protocol.wire import JSON, Log, Reply, Request
+
+DOUBTFUL_LIMIT = 8
+"""How many doubtful answers in a row are borne before a call fails."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a request; the reply is an Answer or a TransportFailure."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Do nothing for some seconds."""
+
+    seconds: float
+
+
+Flow: TypeAlias = Generator["Send | Sleep", Reply, T]
+"""A conversation: send it the reply to a :class:`Send`, and step it with ``next`` after a :class:`Sleep`."""
+
+
+class CallFailed(Exception):
+    """A call ended without what it was made for.
+
+    :param failure: the last thing that went wrong.
+    :param may_exist: whether a prediction may have been made, and billed, all the same.
+    """
+
+    def __init__(self, failure: Failure, *, may_exist: bool = False) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.may_exist = may_exist
+
+
+class DeadlinePassed(Exception):
+    """The deadline came before the prediction ended.
+
+    :param last: the prediction as last seen; None if it was never seen.
+    :param failure: what went wrong with the last poll; None if it went well.
+    """
+
+    def __init__(self, last: Prediction | None, failure: Failure | None) -> None:
+        super().__init__("the deadline passed")
+        self.last = last
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The flows with one gateway, and what they share.
+
+    :param gateway: whom to talk to.
+    :param log: where changes are told: one line for each change, not for each poll.
+    :param clock: the time in seconds since the epoch; deadlines are absolute so that they outlive a restart.
+    :param chance: source of the jitter.
+    """
+
+    gateway: Gateway
+    log: Log
+    clock: Callable[[], float] = time.time
+    chance: Chance = random.random
+
+    def submit(self, request: Request, *, deadline: float) -> Flow[Prediction]:
+        """Make one prediction.
+
+        The request is repeated only where the gateway cannot have made one: no connection, or a 429.
+
+        :raises CallFailed: if it was refused or nobody can know whether it was made.
+        """
+        return (yield from self._until_clear(request, self._prediction_in(request), deadline))
+
+    def get(self, prediction_id: str, *, deadline: float) -> Flow[Prediction]:
+        """Ask for one prediction once, bearing passing trouble until the deadline.
+
+        :raises CallFailed: if the gateway refuses or stays unclear.
+        """
+        request = self.gateway.get(prediction_id)
+        return (yield from self._until_clear(request, self._prediction_in(request, prediction_id), deadline))
+
+    def read(self, request: Request, *, deadline: float) -> Flow[JSON]:
+        """Ask a free question and return its JSON.
+
+        :raises CallFailed: if the gateway refuses or stays unclear.
+        """
+        return (yield from self._until_clear(request, lambda payload: payload, deadline))
+
+    def watch(
+        self, prediction_id: str, schedule: PollSchedule, *, submitted_at: float, deadline: float, at_once: bool
+    ) -> Flow[Prediction]:
+        """Poll one prediction to its end.
+
+        Passing trouble is borne until the deadline, doubtful answers a few times in a row.
+
+        :param submitted_at: when the prediction was made, for the schedule.
+        :param at_once: poll before the first wait. A prediction that was seen a moment ago need not be.
+        :return: the prediction in a terminal state.
+        :raises CallFailed: if the gateway refuses to tell.
+        :raises DeadlinePassed: if the prediction has not ended by then.
+        """
+        request = self.gateway.get(prediction_id)
+        watched = _Watched(prediction_id, self.log)
+        now = self.clock()
+        if not at_once:
+            yield Sleep(max(0.0, min(schedule.next_wait(now - submitted_at), deadline - now)))
+        while True:
+            reply = yield Send(request)
+            seen = self._read(judge(request, reply), self._prediction_in(request, prediction_id))
+            finished = watched.observe(seen)
+            if finished is not None:
+                return finished
+            now = self.clock()
+            trouble = seen if isinstance(seen, Trouble) else None
+            if now >= deadline:
+                raise DeadlinePassed(watched.last, trouble.failure if trouble else None)
+            wait = schedule.next_wait(now - submitted_at)
+            if trouble is not None:
+                wait = max(wait, self._pause(trouble, watched.failures))
+            yield Sleep(max(0.0, min(wait, deadline - now)))
+
+    def cancel(self, prediction_id: str, *, deadline: float) -> Flow[Prediction | None]:
+        """Ask the gateway to cancel, and return the prediction as it then is; None if the gateway does not say.
+
+        :raises CallFailed: if the gateway cannot or will not cancel. Neither DeerAPI nor CometAPI documents a
+            cancel route, so this is to be expected there.
+        """
+        request = self.gateway.cancel(prediction_id)
+        payload = yield from self._until_clear(request, lambda answer: answer, deadline, doubtful_limit=1)
+        prediction = read_prediction(payload, asked_for=prediction_id)
+        return prediction if isinstance(prediction, Prediction) else None
+
+    def list(self, *, deadline: float) -> Iterator[Flow[Sequence[Prediction]]]:
+        """Yield one flow per page of past predictions, newest first."""
+        request = self.gateway.list()
+        asked: set[str] = set()
+        # A next page that was already asked for would lead in a circle.
+        while request.path not in asked:
+            asked.add(request.path)
+            page = _Page()
+            yield self._list_page(request, page, deadline)
+            if page.next is None:
+                return
+            request = self.gateway.list(page.next)
+
+    def _list_page(self, request: Request, page: _Page, deadline: float) -> Flow[Sequence[Prediction]]:
+        payload = yield from self.read(request, deadline=deadline)
+        results = payload.get("results") if isinstance(payload, dict) else None
+        if not isinstance(results, list):
+            raise CallFailed(malformed(request, payload).failure)
+        following = payload.get("next")
+        page.next = following if isinstance(following, str) and following else None
+        found = (read_prediction(item) for item in results)
+        return [item for item in found if isinstance(item, Prediction)]
+
+    def _until_clear(
+        self,
+        request: Request,
+        read: Callable[[JSON], T | Trouble],
+        deadline: float,
+        *,
+        doubtful_limit: int = DOUBTFUL_LIMIT,
+    ) -> Flow[T]:
+        """Send a request until its answer is clear or the deadline has come."""
+        doubtful = attempt = 0
+        while True:
+            reply = yield Send(request)
+            result = self._read(judge(request, reply), read)
+            if not isinstance(result, Trouble):
+                return result
+            doubtful = doubtful + 1 if result.verdict is Verdict.DOUBTFUL else 0
+            _raise_if_final(result, doubtful, doubtful_limit)
+            attempt += 1
+            pause = self._pause(result, attempt)
+            if self.clock() + pause >= deadline:
+                raise CallFailed(result.failure)
+            self.log.warning("%s; asking again in %.1f s (attempt %d)", result.failure, pause, attempt)
+            yield Sleep(pause)
+
+    @staticmethod
+    def _read(judged: Good | Trouble, read: Callable[[JSON], T | Trouble]) -> T | Trouble:
+        return judged if isinstance(judged, Trouble) else read(judged.payload)
+
+    @staticmethod
+    def _prediction_in(request: Request, prediction_id: str | None = None) -> Callable[[JSON], Prediction | Trouble]:
+        def read(payload: JSON) -> Prediction | Trouble:
+            prediction = read_prediction(payload, asked_for=prediction_id)
+            if prediction is Absent.NOT_FOUND:
+                return not_found(request)
+            if prediction is Absent.NOT_A_PREDICTION:
+                return malformed(request, payload)
+            return prediction
+
+        return read
+
+    def _pause(self, trouble: Trouble, attempt: int) -> float:
+        """Return how long to wait after trouble: as the gateway asked, with a little jitter, else backoff."""
+        if trouble.retry_after is not None:
+            return trouble.retry_after + self.chance()
+        return backoff(attempt, self.chance)
+
+
+@dataclass
+class _Page:
+    next: str | None = None
+
+
+class _Watched:
+    """What has been seen of one prediction, and what is worth a line in the log."""
+
+    def __init__(self, prediction_id: str, log: Log) -> None:
+        self.last: Prediction | None = None
+        self.failures = 0
+        self._doubtful = 0
+        self._id = prediction_id
+        self._log = log
+
+    def observe(self, seen: Prediction | Trouble) -> Prediction | None:
+        """Take note of one poll. Return the prediction if it has ended."""
+        if isinstance(seen, Trouble):
+            self._note_trouble(seen)
+            return None
+        prediction = seen
+        self._note_change(prediction)
+        ended = prediction.status.is_terminal
+        previous, self.last = self.last, prediction
+        if not ended and prediction.outputs and previous and previous.outputs == prediction.outputs:
+            # Samples show "processing" beside a filled output, and CometAPI's query page says to poll until
+            # the output is filled. Twice the same output is taken for the end: a picture is not given up
+            # because a status word lags behind.
+            return replace(prediction, status=PredictionStatus.SUCCEEDED)
+        return prediction if ended else None
+
+    def _note_trouble(self, trouble: Trouble) -> None:
+        self._doubtful = self._doubtful + 1 if trouble.verdict is Verdict.DOUBTFUL else 0
+        _raise_if_final(trouble, self._doubtful, DOUBTFUL_LIMIT)
+        if self.failures == 0:
+            self._log.warning("Prediction %s: %s; polling goes on", self._id, trouble.failure)
+        self.failures += 1
+
+    def _note_change(self, prediction: Prediction) -> None:
+        if self.failures:
+            self._log.info("Prediction %s: the gateway answers again", self._id)
+        self.failures = self._doubtful = 0
+        if self.last is not None and self.last.status_word == prediction.status_word:
+            return
+        if prediction.status is PredictionStatus.UNKNOWN:
+            self._log.warning(
+                "Prediction %s: status %r is not known; taken to be running", self._id, prediction.status_word
+            )
+        else:
+            self._log.info("Prediction %s: %s", self._id, prediction.status.value)
+
+
+def _raise_if_final(trouble: Trouble, doubtful: int, doubtful_limit: int) -> None:
+    if trouble.verdict is Verdict.UNKNOWN:
+        raise CallFailed(trouble.failure, may_exist=True)
+    if trouble.verdict is Verdict.REFUSED or doubtful >= doubtful_limit:
+        raise CallFailed(trouble.failure)

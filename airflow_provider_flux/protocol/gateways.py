@@ -1,0 +1,217 @@
+"""The gateways: what each one is called, where it lives, and how a request to it looks.
+
+A path is always built from ids on the connection's own origin. The ``urls`` of an answer name Replicate's
+host even when a gateway answered, so they are never followed (seen in the samples of DeerAPI's and CometAPI's
+create pages).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.wire import JSON, Purpose, Request
+
+GATEWAY_PREFIX = "/replicate/v1"
+"""Where DeerAPI, CometAPI and gateways like them serve Replicate's API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What is known of a gateway before anything is asked.
+
+    :param name: the name used in the connection's ``gateway`` field.
+    :param label: the name people know it by.
+    :param origin: scheme and host; empty for a gateway that the connection's host names.
+    :param prefix: path under which the predictions are.
+    :param lists_predictions: whether past predictions can be listed.
+    :param identity_path: a free request that needs the key, for the test button; empty where none is known.
+    :param balance_path: a free request that tells what may be spent in all; empty where none is known.
+    :param usage_path: a free request that tells what has been spent of it; empty where none is known.
+    :param models_path: a free request that lists the models on offer; empty where none is known.
+    :param prediction_page: page of one prediction for people, with ``{id}``; empty where none is known.
+    """
+
+    name: str
+    label: str
+    origin: str = ""
+    prefix: str = GATEWAY_PREFIX
+    lists_predictions: bool = False
+    identity_path: str = ""
+    balance_path: str = ""
+    usage_path: str = ""
+    models_path: str = ""
+    prediction_page: str = ""
+
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "deerapi",
+            "DeerAPI",
+            origin="https://api.deerapi.com",
+            identity_path="/v1/models",
+            balance_path="/v1/dashboard/billing/subscription",
+            usage_path="/v1/dashboard/billing/usage",
+            models_path="/v1/models",
+        ),
+        Preset(
+            "cometapi",
+            "CometAPI",
+            origin="https://api.cometapi.com",
+            identity_path="/v1/models",
+            models_path="/v1/models",
+        ),
+        Preset(
+            "replicate",
+            "Replicate",
+            origin="https://api.replicate.com",
+            prefix="/v1",
+            lists_predictions=True,
+            identity_path="/v1/account",
+            prediction_page="https://replicate.com/p/{id}",
+        ),
+        Preset("custom", "custom gateway"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One gateway as a connection describes it. Holds no secret.
+
+    :param preset: what is known of it.
+    :param origin: scheme, host and port: the only place the key is ever sent to.
+    :param prefix: path under which the predictions are.
+    """
+
+    preset: Preset
+    origin: str
+    prefix: str
+
+    def create(
+        self,
+        model: str,
+        input: Mapping[str, JSON],
+        *,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[str] | None = None,
+    ) -> Request:
+        """Build the request that makes, and bills, one prediction.
+
+        :param model: ``owner/name``; its slash stays a slash (documented on both gateways' create pages).
+        :param input: everything meant for the model.
+        :param webhook: URL that the gateway is asked to call.
+        :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
+        """
+        body: dict[str, JSON] = {"input": dict(input)}
+        if webhook is not None:
+            body["webhook"] = webhook
+        if webhook_events_filter is not None:
+            body["webhook_events_filter"] = list(webhook_events_filter)
+        return Request(Purpose.CREATE, "POST", f"{self.prefix}/models/{quote(model)}/predictions", body)
+
+    def get(self, prediction_id: str) -> Request:
+        """Build the request that asks for one prediction."""
+        return Request(Purpose.GET, "GET", self._prediction_path(prediction_id))
+
+    def cancel(self, prediction_id: str) -> Request:
+        """Build the request that cancels one prediction.
+
+        Documented for Replicate only; on the gateways it is an attempt that may find no such route.
+        """
+        return Request(Purpose.CANCEL, "POST", f"{self._prediction_path(prediction_id)}/cancel")
+
+    def list(self, cursor: str | None = None) -> Request:
+        """Build the request for one page of past predictions, newest first (Replicate only).
+
+        :param cursor: the ``next`` of the page before. Only its query is used: the rest names a host.
+        """
+        query = (cursor or "").partition("#")[0].partition("?")[2]
+        path = f"{self.prefix}/predictions"
+        return Request(Purpose.LIST, "GET", f"{path}?{query}" if query else path)
+
+    def read(self, path: str) -> Request:
+        """Build a free request outside the predictions, such as the model list."""
+        return Request(Purpose.READ, "GET", path)
+
+    def page(self, prediction: Prediction) -> str:
+        """Return the page of a prediction for people; empty where none is known."""
+        return prediction.page or self.preset.prediction_page.format(id=quote(prediction.id, safe=""))
+
+    def _prediction_path(self, prediction_id: str) -> str:
+        return f"{self.prefix}/predictions/{quote(prediction_id, safe='')}"
+
+
+def choose_gateway(host: str, *, preset_name: str = "", prefix: str = "", allow_http: bool = False) -> Gateway:
+    """Read a connection's host and options as a gateway.
+
+    :param host: an origin such as ``https://api.deerapi.com``, with or without the scheme, optionally with a
+        path that then is the prefix.
+    :param preset_name: name of a preset; without it the host decides.
+    :param prefix: path under which the predictions are, where it differs from the preset's.
+    :param allow_http: permit plain http to a host that is not this machine.
+    :raises ValueError: if the host cannot be used, saying what to change.
+    """
+    if preset_name and preset_name not in PRESETS:
+        raise ValueError(f"unknown gateway {preset_name!r}; choose one of {', '.join(PRESETS)}")
+    if not host:
+        if not preset_name or preset_name == "custom":
+            raise ValueError("the connection has no host; set it to the gateway's URL")
+        host = PRESETS[preset_name].origin
+    scheme, netloc, path = _split_host(host)
+    if scheme != "https" and not (scheme == "http" and (allow_http or _is_loopback(netloc))):
+        raise ValueError(
+            f"the host {scheme}://{netloc} is not https, so the key would travel in the clear; "
+            "use https, or set allow_http in the connection's extra for a host you trust"
+        )
+    origin = f"{scheme}://{netloc}"
+    preset = PRESETS[preset_name] if preset_name else _preset_of(origin)
+    chosen_prefix = "/" + (prefix or path or preset.prefix).strip("/")
+    return Gateway(preset, origin, chosen_prefix.rstrip("/"))
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL in a form that can be compared."""
+    parts = urlsplit(url)
+    default_port = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, default_port) else f":{parts.port}"
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def _split_host(host: str) -> tuple[str, str, str]:
+    text = host.strip() if "://" in host else f"https://{host.strip()}"
+    try:
+        parts = urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0
+        plain = named and not (parts.username or parts.password or parts.query or parts.fragment)
+    except ValueError:
+        plain = False
+    if not plain or len(text.split()) != 1:
+        raise ValueError(
+            "the connection's host is not a plain URL; write it like https://api.deerapi.com, "
+            "and put the key into the password field"
+        )
+    return parts.scheme, origin_of(text).partition("://")[2], parts.path.rstrip("/")
+
+
+def _is_loopback(netloc: str) -> bool:
+    host = urlsplit(f"//{netloc}").hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _preset_of(origin: str) -> Preset:
+    for preset in PRESETS.values():
+        if preset.origin == origin:
+            return preset
+    return PRESETS["custom"]

@@ -1,0 +1,256 @@
+"""One prediction, read from any of the shapes in which gateways describe it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+
+from airflow_provider_flux.protocol.wire import JSON
+
+
+class PredictionStatus(str, Enum):
+    """The states of a prediction, in Replicate's words.
+
+    ``aborted`` means that a deadline passed before the prediction began; it is not billed (Replicate's
+    lifecycle page). ``UNKNOWN`` stands for a word that is not known today: the prediction is taken to be alive.
+    """
+
+    STARTING = "starting"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the prediction will never change again."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset(
+    {
+        PredictionStatus.SUCCEEDED,
+        PredictionStatus.FAILED,
+        PredictionStatus.CANCELED,
+        PredictionStatus.ABORTED,
+    }
+)
+
+_STATUS_WORDS: Mapping[str, PredictionStatus] = {
+    **{status.value: status for status in PredictionStatus if status is not PredictionStatus.UNKNOWN},
+    "cancelled": PredictionStatus.CANCELED,
+    # new-api's task envelope (dto/task.go)
+    "not_start": PredictionStatus.STARTING,
+    "submitted": PredictionStatus.STARTING,
+    "queued": PredictionStatus.STARTING,
+    "in_progress": PredictionStatus.PROCESSING,
+    "success": PredictionStatus.SUCCEEDED,
+    "failure": PredictionStatus.FAILED,
+    # BFL's own API (its OpenAPI file)
+    "pending": PredictionStatus.PROCESSING,
+    "ready": PredictionStatus.SUCCEEDED,
+    "error": PredictionStatus.FAILED,
+    "request moderated": PredictionStatus.FAILED,
+    "content moderated": PredictionStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One prediction as a gateway last described it.
+
+    :param id: opaque name of the prediction.
+    :param status: its state.
+    :param status_word: the state as the gateway wrote it.
+    :param model: the model as the gateway names it, which may be an internal alias; empty if not told.
+    :param outputs: what it made, always a tuple: URLs, or ``data:`` URIs that must never be stored in XCom.
+    :param error: the gateway's text for a failure.
+    :param input: the echo of what was asked for.
+    :param metrics: such as ``predict_time`` in seconds; any may be missing.
+    :param created_at: seconds since the epoch; None if not told. So are the next two.
+    :param data_removed: whether the service has already deleted input and output.
+    :param page: page of the prediction for people, as the answer names it; empty if not told.
+    """
+
+    id: str
+    status: PredictionStatus
+    status_word: str = ""
+    model: str = ""
+    outputs: tuple[str, ...] = ()
+    error: str | None = None
+    input: Mapping[str, JSON] = field(default_factory=dict)
+    metrics: Mapping[str, JSON] = field(default_factory=dict)
+    created_at: float | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    data_removed: bool = False
+    page: str = ""
+
+
+class Absent(Enum):
+    """What an answer can be when it is not a prediction."""
+
+    NOT_FOUND = "not found"
+    """The gateway says that it knows no such prediction, or none yet."""
+    NOT_A_PREDICTION = "not a prediction"
+
+
+def read_prediction(payload: JSON, *, asked_for: str | None = None) -> Prediction | Absent:
+    """Read the answer of a create, get or cancel request.
+
+    Understands the prediction object of Replicate, the task envelope of new-api
+    (``{"code", "message", "data": {"task_id", "status", "data": {…}}}``) and BFL's ``{"id", "status", "result"}``.
+
+    :param payload: the decoded JSON.
+    :param asked_for: the id that was asked for; it wins over the id in an envelope, which may be the upstream's.
+    """
+    if not isinstance(payload, Mapping):
+        return Absent.NOT_A_PREDICTION
+    if payload.get("code") is not None and "data" in payload:
+        return _read_envelope(payload, asked_for)
+    return _read_object(payload, asked_for)
+
+
+def _read_envelope(payload: Mapping[str, JSON], asked_for: str | None) -> Prediction | Absent:
+    task = payload["data"]
+    if payload["code"] not in ("success", 0, 200):
+        return Absent.NOT_FOUND if payload["code"] == "task_not_exist" else Absent.NOT_A_PREDICTION
+    if task is None:
+        return Absent.NOT_FOUND
+    if not isinstance(task, Mapping):
+        return Absent.NOT_A_PREDICTION
+    inner = task.get("data")
+    inside = _read_object(inner if isinstance(inner, Mapping) else task, asked_for)
+    prediction_id = asked_for or _text(task.get("task_id")) or _text(task.get("id"))
+    word = _text(task.get("status"))
+    if not prediction_id or not word:
+        return inside
+    if isinstance(inside, Absent):
+        inside = Prediction(id=prediction_id, status=PredictionStatus.UNKNOWN)
+    status = _status(word)
+    return replace(
+        inside,
+        id=prediction_id,
+        # A gateway that does not know a word such as "aborted" leaves its envelope running for ever.
+        status=inside.status if inside.status.is_terminal or status is PredictionStatus.UNKNOWN else status,
+        status_word=word,
+        outputs=inside.outputs or _outputs(_url(task.get("result_url"))),
+        error=_joined(_text(task.get("fail_reason")), inside.error),
+        created_at=inside.created_at or _seconds(task.get("submit_time")),
+        started_at=inside.started_at or _seconds(task.get("start_time")),
+        completed_at=inside.completed_at or _seconds(task.get("finish_time")),
+    )
+
+
+def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Prediction | Absent:
+    word = payload.get("status")
+    # Replicate's error bodies carry the HTTP code under the same key, as a number.
+    if isinstance(word, int):
+        return Absent.NOT_A_PREDICTION
+    if word == "Task not found":
+        return Absent.NOT_FOUND
+    prediction_id = _text(payload.get("id")) or _text(payload.get("task_id"))
+    if not prediction_id:
+        return Absent.NOT_A_PREDICTION
+    if word is None:
+        # BFL's create answer has an id and where to poll, but no status.
+        if "polling_url" not in payload:
+            return Absent.NOT_A_PREDICTION
+        word = PredictionStatus.STARTING.value
+    if not isinstance(word, str):
+        return Absent.NOT_A_PREDICTION
+    result = payload.get("result")
+    sample = result.get("sample") if isinstance(result, Mapping) else None
+    moderated = word if word.lower().endswith("moderated") else None
+    return Prediction(
+        id=asked_for or prediction_id,
+        status=_status(word),
+        status_word=word,
+        model=_text(payload.get("model")),
+        outputs=_outputs(payload.get("output", sample)),
+        error=_joined(moderated, _error_text(payload.get("error"))),
+        input=_mapping(payload.get("input")),
+        metrics=_mapping(payload.get("metrics")),
+        created_at=_seconds(payload.get("created_at")),
+        started_at=_seconds(payload.get("started_at")),
+        completed_at=_seconds(payload.get("completed_at")),
+        data_removed=payload.get("data_removed") is True,
+        page=_page(payload.get("urls")),
+    )
+
+
+def _status(word: str) -> PredictionStatus:
+    return _STATUS_WORDS.get(word.strip().lower(), PredictionStatus.UNKNOWN)
+
+
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _error_text(value: JSON) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, Mapping):
+        return _text(value.get("message")) or str(dict(value))
+    return str(value)
+
+
+def _joined(*texts: str | None) -> str | None:
+    """Keep every text: any of them may be the one that says why a new attempt is useless."""
+    return ": ".join(dict.fromkeys(text for text in texts if text)) or None
+
+
+def _mapping(value: JSON) -> Mapping[str, JSON]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _outputs(value: JSON) -> tuple[str, ...]:
+    """Read a string, a list, or nothing as one list: 9 of the 11 FLUX models answer with a bare string."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(item for item in values if isinstance(item, str) and item)
+
+
+def _page(urls: JSON) -> str:
+    page = _text(_mapping(urls).get("web"))
+    return page if page.startswith(("https://", "http://")) else ""
+
+
+def _url(value: JSON) -> str | None:
+    # new-api puts the failure's text here where a task has no result (model/task.go, GetResultURL).
+    return value if isinstance(value, str) and value.startswith(("https://", "http://", "data:")) else None
+
+
+_YEAR_10000 = 253_402_300_800
+_TIMESTAMP = re.compile(
+    r"(?P<whole>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?(?P<zone>Z|[+-]\d\d:?\d\d)?",
+    re.IGNORECASE,
+)
+
+
+def _seconds(value: JSON) -> float | None:
+    """Read a time as seconds since the epoch.
+
+    Fractions of 3, 6, 8 and 9 digits were recorded, which Python 3.10's ``fromisoformat`` refuses; a task
+    envelope gives Unix seconds.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _sensible(value)
+    match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return None
+    zone = (match["zone"] or "Z").upper().replace("Z", "+00:00")
+    try:
+        whole = datetime.fromisoformat(match["whole"] + (zone if ":" in zone else f"{zone[:3]}:{zone[3:]}"))
+    except ValueError:
+        return None
+    return _sensible(whole.timestamp() + float(match["fraction"] or 0))
+
+
+def _sensible(seconds: float) -> float | None:
+    """Drop what no date can show: zero for "not yet", milliseconds, and the year 1 that Go writes for "never"."""
+    return float(seconds) if 0 < seconds < _YEAR_10000 else None

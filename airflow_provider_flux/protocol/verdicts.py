@@ -1,0 +1,379 @@
+"""What a reply means for the next step: go on, ask again, give up, or stop because nobody can know.
+
+============================================== ================== ====================
+Reply                                          create             everything else
+============================================== ================== ====================
+2xx with JSON                                  ok                 ok
+2xx that says an error                         refused            as its code says
+2xx that is cut off or not JSON                unknown            doubtful
+connection never made                          retry              retry
+certificate not trusted                        refused            refused
+connection lost or silent after it was made    unknown            retry
+429                                            retry              retry
+500 ``invalid_request``, 503 ``model_not_found``,
+quota and channel codes                        refused            refused
+other 5xx                                      unknown            retry
+408, 409, 425                                  unknown or refused retry
+404, ``task_not_exist``                        refused            doubtful
+other 4xx                                      refused            refused
+redirect                                       refused            refused
+HTML below 500                                 refused            doubtful
+============================================== ================== ====================
+
+*Doubtful* answers are borne a few times in a row: a prediction can be unknown for a moment after it was made,
+and a proxy can answer with a page of its own for a moment. *Unknown* exists for a create only: the prediction may
+exist and be billed, and no gateway offers a key to find it by, so nothing is sent again.
+
+The codes are CometAPI's (error code and retry pages) and new-api's (types/error.go).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+from airflow_provider_flux.protocol.wire import JSON, Answer, Delivery, Purpose, Reply, Request
+
+TEXT_LIMIT = 500
+"""How many characters of a gateway's text are kept in an error."""
+NAME_LIMIT = 100
+"""The same for a code or a request id."""
+
+
+class Verdict(Enum):
+    """What trouble means for the next step."""
+
+    RETRY = "retry"
+    DOUBTFUL = "doubtful"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+class Reason(str, Enum):
+    """Why a call failed, in terms of what the reader can do about it."""
+
+    KEY = "key"
+    CREDIT = "credit"
+    FORBIDDEN = "forbidden"
+    INPUT = "input"
+    CONTENT = "content"
+    MODEL = "model"
+    NOT_FOUND = "not_found"
+    WRONG_URL = "wrong_url"
+    CERTIFICATE = "certificate"
+    RATE_LIMITED = "rate_limited"
+    OUTAGE = "outage"
+    NETWORK = "network"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that did not give what it was made for.
+
+    :param reason: what kind of failure it is.
+    :param message: the gateway's own words, shortened, or what the network did.
+    :param request: which call it was.
+    :param status: the HTTP code; None where there was no answer.
+    :param code: the gateway's error code; empty if none.
+    :param request_id: what the gateway's support asks for; empty if none.
+    """
+
+    reason: Reason
+    message: str
+    request: str
+    status: int | None = None
+    code: str = ""
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        status = f"HTTP {self.status}" if self.status is not None else self.reason.value.replace("_", " ")
+        code = f" {self.code}" if self.code else ""
+        request_id = f" (request id {self.request_id})" if self.request_id else ""
+        return f"{self.request}: {status}{code}: {self.message}{request_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """An answer that gives what was asked for."""
+
+    payload: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A reply that does not.
+
+    :param retry_after: seconds that the gateway asked to wait; None if it did not say.
+    """
+
+    verdict: Verdict
+    failure: Failure
+    retry_after: float | None = None
+
+
+_REASON_OF_STATUS = {
+    400: Reason.INPUT,
+    401: Reason.KEY,
+    402: Reason.CREDIT,
+    403: Reason.FORBIDDEN,
+    404: Reason.NOT_FOUND,
+    409: Reason.OUTAGE,
+    413: Reason.INPUT,
+    422: Reason.INPUT,
+    429: Reason.RATE_LIMITED,
+}
+
+_REASON_OF_CODE = {
+    "invalid_request": Reason.INPUT,
+    "convert_request_failed": Reason.INPUT,
+    "model_not_found": Reason.MODEL,
+    "insufficient_user_quota": Reason.CREDIT,
+    "pre_consume_token_quota_failed": Reason.CREDIT,
+    "access_denied": Reason.FORBIDDEN,
+    "permission_denied": Reason.FORBIDDEN,
+    "prompt_blocked": Reason.CONTENT,
+    "sensitive_words_detected": Reason.CONTENT,
+    "task_not_exist": Reason.NOT_FOUND,
+}
+"""Codes that say more than the HTTP code beside them: each means that nothing was made."""
+
+_PASSING_STATUSES = frozenset({408, 409, 425, 429})
+
+
+def judge(request: Request, reply: Reply) -> Good | Trouble:
+    """Decide what a reply means for the request that caused it."""
+    if isinstance(reply, Answer):
+        return _judge_answer(request, reply)
+    failure = Failure(_transport_reason(reply.delivery), reply.message, str(request))
+    if reply.delivery is Delivery.UNTRUSTED:
+        return Trouble(Verdict.REFUSED, failure)
+    in_doubt = reply.delivery is Delivery.IN_DOUBT and request.purpose is Purpose.CREATE
+    return Trouble(Verdict.UNKNOWN if in_doubt else Verdict.RETRY, failure)
+
+
+def malformed(request: Request, payload: JSON) -> Trouble:
+    """Judge good JSON that is not what was asked for."""
+    text = json.dumps(payload, ensure_ascii=False)
+    failure = Failure(Reason.MALFORMED, f"not a prediction: {shorten(text)}", str(request))
+    return Trouble(_when_unclear(request), failure)
+
+
+def not_found(request: Request) -> Trouble:
+    """Judge a good answer that says the prediction is not there."""
+    failure = Failure(Reason.NOT_FOUND, "the gateway knows no such prediction", str(request))
+    return Trouble(_when_unclear(request), failure)
+
+
+def shorten(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Fold white space and cut a text to a length that fits into a log line."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= limit else f"{folded[: limit - 1]}…"
+
+
+def is_content_refusal(text: str) -> bool:
+    """Tell whether a failure is a refusal of the content, which the same input meets every time.
+
+    The texts are Replicate's (error code page), cog-flux's (predict.py), BFL's statuses and new-api's codes.
+    """
+    return _CONTENT_REFUSAL.search(text) is not None
+
+
+def can_pass(error: str) -> bool:
+    """Tell whether a new prediction with the same input may succeed where one failed with this text.
+
+    Failures are taken to pass unless their text says otherwise: out of memory (E1001) and an empty webhook URL
+    (E4875) do not (Replicate's error code page), nor does refused content.
+    """
+    return not is_content_refusal(error) and _LASTING_FAILURE.search(error) is None
+
+
+_CONTENT_REFUSAL = re.compile(
+    r"\bE005\b|NSFW|flagged as sensitive|content moderated|request moderated|prompt_blocked"
+    r"|sensitive_words_detected",
+    re.IGNORECASE,
+)
+_LASTING_FAILURE = re.compile(r"\b(E1001|E4875)\b")
+_REQUEST_ID = re.compile(r"\(?request[ _-]id:? ?([\w-]{4,})\)?", re.IGNORECASE)
+_RESETS_IN = re.compile(r"resets in ~?(\d+(?:\.\d+)?) ?s", re.IGNORECASE)
+
+
+def _judge_answer(request: Request, answer: Answer) -> Good | Trouble:
+    if 300 <= answer.status < 400:
+        where = shorten(answer.headers.get("location", "elsewhere").partition("?")[0], 200)
+        message = f"redirected to {where}; an API does not redirect"
+        return Trouble(Verdict.REFUSED, Failure(Reason.WRONG_URL, message, str(request), answer.status))
+    payload = _decode(answer)
+    if answer.status < 300:
+        return _judge_success(request, answer, payload)
+    return _judge_error(request, answer, payload)
+
+
+def _judge_success(request: Request, answer: Answer, payload: JSON) -> Good | Trouble:
+    if payload is _NOT_JSON:
+        if _is_html(answer):
+            return _judge_html(request, answer)
+        message = f"the answer is not whole JSON: {shorten(_body_text(answer)) or '(empty)'}"
+        failure = Failure(Reason.MALFORMED, message, str(request), answer.status)
+        return Trouble(_when_unclear(request), failure)
+    if _says_error(payload):
+        failure = _failure(request, answer, payload)
+        creating = request.purpose is Purpose.CREATE
+        verdict = Verdict.REFUSED if creating else _verdict_on_error(request, answer.status, failure.reason)
+        return Trouble(verdict, failure, _retry_after(answer, payload))
+    return Good(payload)
+
+
+def _judge_error(request: Request, answer: Answer, payload: JSON) -> Good | Trouble:
+    passing = answer.status >= 500 or answer.status in _PASSING_STATUSES
+    if payload is _NOT_JSON and not passing and _is_html(answer):
+        return _judge_html(request, answer)
+    failure = _failure(request, answer, payload)
+    verdict = _verdict_on_error(request, answer.status, failure.reason)
+    return Trouble(verdict, failure, _retry_after(answer, payload))
+
+
+def _verdict_on_error(request: Request, status: int, reason: Reason) -> Verdict:
+    creating = request.purpose is Purpose.CREATE
+    if reason is Reason.RATE_LIMITED:
+        return Verdict.RETRY
+    if reason is Reason.NOT_FOUND:
+        return Verdict.REFUSED if creating else Verdict.DOUBTFUL
+    if reason is not Reason.OUTAGE:
+        return Verdict.REFUSED
+    if creating:
+        return Verdict.REFUSED if status == 409 else Verdict.UNKNOWN
+    return Verdict.RETRY
+
+
+def _judge_html(request: Request, answer: Answer) -> Good | Trouble:
+    message = f"an HTML page came instead of JSON: {shorten(_page_title(answer), 120)}"
+    failure = Failure(Reason.WRONG_URL, message, str(request), answer.status)
+    verdict = Verdict.REFUSED if request.purpose is Purpose.CREATE else Verdict.DOUBTFUL
+    return Trouble(verdict, failure)
+
+
+def _when_unclear(request: Request) -> Verdict:
+    return Verdict.UNKNOWN if request.purpose is Purpose.CREATE else Verdict.DOUBTFUL
+
+
+def _transport_reason(delivery: Delivery) -> Reason:
+    return Reason.CERTIFICATE if delivery is Delivery.UNTRUSTED else Reason.NETWORK
+
+
+def _failure(request: Request, answer: Answer, payload: JSON) -> Failure:
+    message, code = _message_and_code(payload)
+    if not message:
+        message = shorten(_page_title(answer) if _is_html(answer) else _body_text(answer)) or "(no text)"
+    found = _REQUEST_ID.search(message)
+    request_id = found[1] if found else answer.headers.get("x-request-id", "")
+    return Failure(
+        _reason(answer.status, code, message),
+        shorten(_REQUEST_ID.sub("", message)),
+        str(request),
+        answer.status,
+        shorten(code, NAME_LIMIT),
+        shorten(request_id, NAME_LIMIT),
+    )
+
+
+def _reason(status: int, code: str, message: str) -> Reason:
+    if is_content_refusal(f"{code} {message}"):
+        return Reason.CONTENT
+    if code in _REASON_OF_CODE:
+        return _REASON_OF_CODE[code]
+    if status in _REASON_OF_STATUS:
+        return _REASON_OF_STATUS[status]
+    if status in _PASSING_STATUSES or status >= 500 or status < 300:
+        return Reason.OUTAGE
+    return Reason.INPUT
+
+
+_NOT_JSON = object()
+
+
+def _decode(answer: Answer) -> JSON:
+    try:
+        return json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _body_text(answer: Answer) -> str:
+    return answer.body[: 4 * TEXT_LIMIT].decode("utf-8", "replace")
+
+
+def _is_html(answer: Answer) -> bool:
+    start = answer.body[:200].lstrip().lower()
+    return answer.content_type == "text/html" or start.startswith((b"<!doctype", b"<html"))
+
+
+def _page_title(answer: Answer) -> str:
+    title = re.search(r"<title[^>]*>(.*?)</title>", _body_text(answer), re.IGNORECASE | re.DOTALL)
+    return title[1] if title else "no title"
+
+
+def _says_error(payload: JSON) -> bool:
+    """Tell a failure dressed as a 200 from a prediction, whose ``error`` belongs to the prediction."""
+    if not isinstance(payload, Mapping) or "id" in payload or "task_id" in payload:
+        return False
+    if payload.get("code") == "task_not_exist":
+        return False
+    envelope_failed = "data" in payload and payload.get("code") not in (None, "success", 0, 200)
+    return bool(payload.get("error")) or envelope_failed
+
+
+def _message_and_code(payload: JSON) -> tuple[str, str]:
+    """Read the three documented error bodies: ``{"error": {…}}``, ``{"code", "message"}`` and problem+json."""
+    if not isinstance(payload, Mapping):
+        return "", ""
+    error = payload.get("error")
+    body: Mapping[str, JSON] = error if isinstance(error, Mapping) else payload
+    code = body.get("code")
+    parts = [body.get("title"), body.get("detail"), body.get("message")]
+    if isinstance(error, str):
+        parts.append(error)
+    texts = [part if isinstance(part, str) else json.dumps(part) for part in parts if part]
+    return ": ".join(texts), code if isinstance(code, str) else ""
+
+
+def _retry_after(answer: Answer, payload: JSON) -> float | None:
+    for hint in (answer.headers.get("retry-after"), _body_hint(payload)):
+        seconds = _hint_seconds(hint)
+        if seconds is not None:
+            return seconds
+    match = _RESETS_IN.search(_body_text(answer))
+    return float(match[1]) if match else None
+
+
+def _body_hint(payload: JSON) -> JSON:
+    if not isinstance(payload, Mapping):
+        return None
+    error = payload.get("error")
+    return payload.get("retry_after", error.get("retry_after") if isinstance(error, Mapping) else None)
+
+
+def _hint_seconds(hint: JSON) -> float | None:
+    if hint is None or isinstance(hint, bool):
+        return None
+    try:
+        seconds = float(hint)
+    except (TypeError, ValueError, OverflowError):
+        return _seconds_until(str(hint))
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(http_date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(http_date)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
