@@ -1,0 +1,84 @@
+"""What Airflow needs to know of this provider. Imports nothing of it, since every Airflow process reads this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_flux import __version__
+
+UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "login", "port"],
+    "relabeling": {"host": "Gateway URL", "password": "API key"},
+    "placeholders": {
+        "host": "https://api.deerapi.com",
+        "password": "the key of your gateway account",
+    },
+}
+
+CONNECTION_FIELDS: dict[str, Any] = {
+    "gateway": {
+        "label": "Gateway",
+        "description": "Leave empty to let the URL decide.",
+        "schema": {
+            "type": ["string", "null"],
+            "enum": ["deerapi", "cometapi", "replicate", "custom", None],
+            "default": None,
+        },
+    },
+    "path_prefix": {
+        "label": "Path prefix",
+        "description": "Where a custom gateway serves the predictions; /replicate/v1 if empty.",
+        "schema": {"type": ["string", "null"], "default": None},
+    },
+    "allow_http": {
+        "label": "Allow plain http",
+        "description": "The key travels in the clear. Loopback hosts need no permission.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "connect_timeout": {
+        "label": "Connect timeout (s)",
+        "description": "How long to try to make a connection; 10 if empty.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": None},
+    },
+    "read_timeout": {
+        "label": "Read timeout (s)",
+        "description": "How long a silent answer is waited for; 60 if empty.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": None},
+    },
+    "ca_file": {
+        "label": "CA file",
+        "description": "PEM file of authorities to trust instead of the usual ones.",
+        "schema": {"type": ["string", "null"], "default": None},
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, in the form of Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "airflow-provider-flux",
+        "name": "FLUX",
+        "description": "Turns rows of data into pictures with the FLUX models, through DeerAPI, CometAPI or Replicate.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": "FLUX",
+                "external-doc-url": "https://apidoc.deerapi.com/api/image/flux/create-task-replicate",
+                "tags": ["service"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "flux",
+                "hook-class-name": "airflow_provider_flux.hooks.flux.FluxHook",
+                "hook-name": "FLUX gateway",
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": CONNECTION_FIELDS,
+            }
+        ],
+        "hooks": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.hooks.flux"]}],
+        "operators": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.operators.flux"]}],
+        "sensors": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.sensors.flux"]}],
+        "triggers": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.triggers.flux"]}],
+        "extra-links": ["airflow_provider_flux.links.FluxPredictionLink"],
+    }

@@ -1,0 +1,333 @@
+"""The hook: one gateway, as an Airflow connection describes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_flux.access import GatewayAccess, read_connection
+from airflow_provider_flux.exceptions import (
+    FluxConnectionError,
+    FluxGatewayError,
+    FluxInputError,
+    gateway_error,
+    submission_unknown_error,
+)
+from airflow_provider_flux.protocol import catalogue
+from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
+from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.schedule import PollSchedule
+from airflow_provider_flux.protocol.verdicts import Failure, Reason
+from airflow_provider_flux.protocol.wire import JSON
+
+T = TypeVar("T")
+
+PATIENCE = 120.0
+"""Seconds for which a call bears passing trouble when the caller sets no deadline."""
+
+TEST_PREDICTION_ID = "flux-connection-test"
+"""An id that no prediction has."""
+
+CLOCK_SKEW = 30.0
+"""Seconds by which the gateway's clock may differ from this machine's when a prediction is looked up."""
+
+LOOKUP_PAUSES = (1.0, 4.0, 10.0)
+"""Seconds to wait before each look into the list: a prediction may show there a little after it was made."""
+
+OnUnknownSubmission = Literal["fail", "resubmit"]
+
+
+class FluxHook(BaseHook):
+    """Talk to a gateway that serves FLUX models through Replicate's predictions API.
+
+    Works with DeerAPI, CometAPI, Replicate and any gateway like them. Every request goes to the connection's own
+    origin, the only place the key is sent to.
+
+    :param flux_conn_id: connection of type ``flux``; see :func:`airflow_provider_flux.access.read_connection`.
+    :raises FluxConnectionError: from any call, if the connection cannot be used.
+    """
+
+    conn_name_attr = "flux_conn_id"
+    default_conn_name = "flux_default"
+    conn_type = "flux"
+    hook_name = "FLUX gateway"
+
+    def __init__(self, flux_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.flux_conn_id = flux_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the connection form looks on Airflow 3.1, which does not read it from the provider's metadata."""
+        from airflow_provider_flux.get_provider_info import UI_FIELD_BEHAVIOUR
+
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+    @cached_property
+    def access(self) -> GatewayAccess:
+        """The connection, read once."""
+        return read_connection(self.get_connection(self.flux_conn_id))
+
+    @property
+    def gateway_name(self) -> str:
+        """The gateway's name, for messages."""
+        return self.access.gateway.preset.label
+
+    def check_input(self, model: str, input: Mapping[str, JSON]) -> None:
+        """Check an input before it is paid for, and log what the gateway would ignore.
+
+        :raises FluxInputError: naming each field, its value and what is allowed.
+        """
+        report = catalogue.check_input(model, input)
+        for warning in report.warnings:
+            self.log.warning("%s", warning)
+        if report.errors:
+            raise FluxInputError(f"{model}: {'; '.join(report.errors)}. Nothing was sent.")
+
+    def create_prediction(
+        self,
+        model: str,
+        input: Mapping[str, JSON],
+        *,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[str] | None = None,
+        validate_input: bool = True,
+        on_unknown_submission: OnUnknownSubmission = "fail",
+        deadline: float | None = None,
+    ) -> Prediction:
+        """Make one prediction. This is the call that costs money.
+
+        The request is repeated only where the gateway cannot have made a prediction: no connection, or a 429. Where
+        nobody can know, the prediction is looked up if the gateway lists predictions, and otherwise nothing is sent
+        again.
+
+        :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
+        :param input: everything meant for the model.
+        :param webhook: https URL that the gateway is asked to call. A gateway's webhook cannot be verified, since its
+            signing secret belongs to the gateway's account at Replicate.
+        :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
+        :param validate_input: check the input against the model's schema first.
+        :param on_unknown_submission: ``fail``, or ``resubmit`` to send the request once more and risk paying twice.
+        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :raises FluxInputError: if the input is wrong; nothing was sent.
+        :raises FluxRefusedError: if the gateway refuses.
+        :raises FluxSubmissionUnknownError: if nobody can know whether a prediction was made.
+        :raises FluxGatewayError: if the gateway could not be reached in time; no prediction was made.
+        """
+        problem = catalogue.check_model(model)
+        if problem:
+            raise FluxInputError(f"{problem}. Nothing was sent.")
+        if validate_input:
+            self.check_input(model, input)
+        request = self.access.gateway.create(model, input, webhook=webhook, webhook_events_filter=webhook_events_filter)
+        until = _deadline(deadline)
+        sent_at = time.time()
+        try:
+            return self._run(self._conversation.submit(request, deadline=until))
+        except CallFailed as failed:
+            if not failed.may_exist:
+                raise gateway_error(self.gateway_name, failed.failure, about=f"model {model}") from None
+            failure = failed.failure
+        found = self._look_up(model, input, sent_at, failure)
+        if found is not None:
+            return found
+        if on_unknown_submission == "resubmit":
+            self.log.warning("%s; sending it once more, as on_unknown_submission says", failure)
+            return self.create_prediction(
+                model,
+                input,
+                webhook=webhook,
+                webhook_events_filter=webhook_events_filter,
+                validate_input=False,
+                deadline=deadline,
+            )
+        raise submission_unknown_error(
+            self.gateway_name,
+            failure,
+            model=model,
+            moment=datetime.fromtimestamp(sent_at, timezone.utc).isoformat(timespec="seconds"),
+            can_list=self.access.gateway.preset.lists_predictions,
+        )
+
+    def get_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction:
+        """Ask for one prediction.
+
+        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :raises FluxGatewayError: if it cannot be told.
+        """
+        flow = self._conversation.get(prediction_id, deadline=_deadline(deadline))
+        return self._call(flow, f"prediction {prediction_id}")
+
+    def wait_for_prediction(
+        self,
+        prediction_id: str,
+        *,
+        model: str = "",
+        submitted_at: float | None = None,
+        deadline: float | None = None,
+        poll_interval: float | None = None,
+        at_once: bool = True,
+    ) -> Prediction | None:
+        """Poll one prediction until it has ended or the deadline comes.
+
+        :param model: fits the poll times to the model's usual run time.
+        :param submitted_at: when the prediction was made, in seconds since the epoch; now if not given.
+        :param deadline: seconds since the epoch; two minutes from now if not given.
+        :param poll_interval: exactly this many seconds between polls, instead of the fitted times.
+        :param at_once: poll before the first wait.
+        :return: the prediction as last seen: in a terminal state unless the deadline came first; None if the gateway
+            could not be reached all the while.
+        :raises FluxGatewayError: if the gateway refuses to tell.
+        """
+        schedule = PollSchedule(catalogue.typical_run_time(model), interval=poll_interval)
+        flow = self._conversation.watch(
+            prediction_id,
+            schedule,
+            submitted_at=submitted_at or time.time(),
+            deadline=_deadline(deadline),
+            at_once=at_once,
+        )
+        try:
+            return self._call(flow, f"prediction {prediction_id}")
+        except DeadlinePassed as passed:
+            return passed.last
+
+    def cancel_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction | None:
+        """Cancel one prediction.
+
+        Replicate documents this. DeerAPI and CometAPI do not, so there it is an attempt.
+
+        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :return: the prediction as the gateway then describes it; None if it accepts without saying.
+        :raises FluxGatewayError: if the gateway cannot or will not cancel; the prediction goes on.
+        """
+        flow = self._conversation.cancel(prediction_id, deadline=_deadline(deadline))
+        return self._call(flow, f"prediction {prediction_id}")
+
+    def list_predictions(self) -> Iterator[Prediction]:
+        """Yield past predictions, newest first, a page at a time (Replicate only).
+
+        :raises FluxConnectionError: if the gateway has no such list.
+        """
+        if not self.access.gateway.preset.lists_predictions:
+            raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
+        for page in self._conversation.list(deadline=_deadline(None)):
+            yield from self._call(page, "list of predictions")
+
+    def models(self) -> list[str]:
+        """Return the ids of the models that the gateway offers to this key (DeerAPI and CometAPI).
+
+        :raises FluxConnectionError: if the gateway has no such list.
+        """
+        payload = self._read(self.access.gateway.preset.models_path, "list of models")
+        entries = payload.get("data") if isinstance(payload, dict) else None
+        if not isinstance(entries, list):
+            raise self._malformed("list of models")
+        return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+    def balance(self) -> float:
+        """Return what is left to spend, in USD (DeerAPI only: CometAPI takes the key in a URL, Replicate has none).
+
+        :raises FluxConnectionError: if the gateway does not tell.
+        """
+        preset = self.access.gateway.preset
+        limit = self._read(preset.balance_path, "balance")
+        used = self._read(preset.usage_path, "balance")
+        try:
+            # The limit is in dollars and the usage in hundredths of a dollar (DeerAPI's balance page).
+            return float(limit["hard_limit_usd"]) - float(used["total_usage"]) / 100
+        except (KeyError, TypeError, ValueError):
+            raise self._malformed("balance") from None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check the connection free of charge: no request that this makes can create a prediction.
+
+        :return: whether it works, and what to tell the person who asked.
+        """
+        try:
+            gateway = self.access.gateway
+            path = gateway.preset.identity_path
+            if path:
+                self._run(self._conversation.read(gateway.read(path), deadline=time.time()))
+            else:
+                # A gateway of which nothing else is known must at least know that it has no such prediction.
+                self._run(self._conversation.get(TEST_PREDICTION_ID, deadline=time.time()))
+        except FluxConnectionError as error:
+            return False, str(error)
+        except CallFailed as failed:
+            return self._explain_test(failed.failure)
+        return True, f"{self.gateway_name} at {gateway.origin} accepts the key."
+
+    @property
+    def _conversation(self) -> Conversation:
+        return Conversation(self.access.gateway, self.log)
+
+    def _run(self, flow: Flow[T]) -> T:
+        from airflow_provider_flux.client.sync import run
+
+        return run(flow, self.access)
+
+    def _call(self, flow: Flow[T], about: str) -> T:
+        try:
+            return self._run(flow)
+        except CallFailed as failed:
+            raise gateway_error(self.gateway_name, failed.failure, about=about) from None
+
+    def _read(self, path: str, about: str) -> JSON:
+        if not path:
+            raise FluxConnectionError(f"{self.gateway_name} does not tell its {about}.")
+        return self._call(self._conversation.read(self.access.gateway.read(path), deadline=_deadline(None)), about)
+
+    def _malformed(self, about: str) -> FluxGatewayError:
+        failure = Failure(Reason.MALFORMED, "the answer does not have the documented shape", about)
+        return gateway_error(self.gateway_name, failure)
+
+    def _look_up(self, model: str, input: Mapping[str, JSON], sent_at: float, failure: Failure) -> Prediction | None:
+        """Look for the prediction of a create whose outcome is unknown, where the gateway lists predictions."""
+        if not self.access.gateway.preset.lists_predictions:
+            return None
+        self.log.warning("%s; looking for the prediction in the gateway's list", failure)
+        for pause in LOOKUP_PAUSES:
+            time.sleep(pause)
+            try:
+                found = self._predictions_like(model, input, since=sent_at - CLOCK_SKEW)
+            except FluxGatewayError as error:
+                self.log.warning("The list of predictions could not be read: %s", error)
+                continue
+            if len(found) == 1:
+                self.log.info("Prediction %s is the one that was asked for", found[0].id)
+                return found[0]
+            if found:
+                self.log.warning("%d predictions could be the one that was asked for", len(found))
+                return None
+        return None
+
+    def _predictions_like(self, model: str, input: Mapping[str, JSON], *, since: float) -> list[Prediction]:
+        alike = []
+        for prediction in self.list_predictions():
+            if prediction.created_at is None or prediction.created_at < since:
+                break
+            if prediction.model == model and dict(prediction.input) == dict(input):
+                alike.append(prediction)
+        return alike
+
+    def _explain_test(self, failure: Failure) -> tuple[bool, str]:
+        origin = self.access.gateway.origin
+        if failure.request.endswith(TEST_PREDICTION_ID) and failure.reason is Reason.NOT_FOUND:
+            return True, f"{origin} answers like a gateway and accepts the key."
+        if failure.reason is Reason.KEY:
+            return False, f"{origin} answers, but refuses the key: {failure.message}"
+        if failure.reason in (Reason.WRONG_URL, Reason.NOT_FOUND, Reason.MALFORMED):
+            return False, f"{origin} answers, but not as a gateway; the URL is wrong: {failure.message}"
+        if failure.reason in (Reason.NETWORK, Reason.CERTIFICATE):
+            return False, f"{origin} cannot be reached: {failure.message}"
+        return False, f"{origin}: {failure}"
+
+
+def _deadline(deadline: float | None) -> float:
+    return time.time() + PATIENCE if deadline is None else deadline

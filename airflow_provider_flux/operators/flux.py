@@ -1,0 +1,215 @@
+"""The operator: makes one prediction, and waits for it if asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, get_args
+
+from airflow.configuration import conf
+from airflow.sdk import BaseOperator
+
+from airflow_provider_flux.cancellation import cancel
+from airflow_provider_flux.exceptions import FluxDeadlineError, FluxInputError
+from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
+from airflow_provider_flux.links import FluxPredictionLink
+from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.results import publish_id, settle
+from airflow_provider_flux.waiting import (
+    PendingPrediction,
+    default_wait_before_defer,
+    defer_until_ended,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+"""Replicate stops any prediction after 30 minutes (its lifecycle page)."""
+
+
+class FluxPredictionOperator(BaseOperator):
+    """Make one picture, or several, with a FLUX model.
+
+    XComs: ``return_value`` is the prediction id, or the list of output URLs if the operator waits; ``prediction_id`` is
+    pushed before any wait; once the prediction has ended, ``flux_result`` says how and ``output_url`` is the first URL.
+
+    :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
+    :param prompt: the prompt; a short way to write ``input={"prompt": ...}``.
+    :param input: everything meant for the model. Checked against the model's schema before anything is sent.
+    :param flux_conn_id: connection of type ``flux``.
+    :param webhook: https URL that the gateway is asked to call.
+    :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
+    :param wait_for_completion: wait for the end of the prediction in this task.
+    :param deferrable: wait in the triggerer; only matters if the operator waits.
+    :param wait_before_defer: seconds to wait on the worker before deferring; fitted to the model if not given.
+    :param timeout: how long to wait in all, from the start of this task. ``execution_timeout`` counts too if it is
+        shorter, since Airflow 3 does not enforce it while a task is deferred.
+    :param poll_interval: exactly this many seconds between polls; fitted to the model if not given.
+    :param cancel_on_kill: cancel the prediction when the task is ended by a person or its worker is stopped.
+    :param cancel_on_timeout: cancel the prediction at the deadline.
+    :param validate_input: check the input against the model's schema.
+    :param on_unknown_submission: what to do when nobody can know whether a prediction was made: ``fail``, or
+        ``resubmit`` to send the request once more and risk paying twice.
+    """
+
+    template_fields: Sequence[str] = (
+        "model",
+        "prompt",
+        "input",
+        "flux_conn_id",
+        "webhook",
+        "webhook_events_filter",
+    )
+    template_fields_renderers = {"input": "json"}
+    operator_extra_links = (FluxPredictionLink(),)
+    ui_color = "#efe6fb"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        prompt: str | None = None,
+        input: Mapping[str, Any] | None = None,
+        flux_conn_id: str = FluxHook.default_conn_name,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[str] | None = None,
+        wait_for_completion: bool = False,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        wait_before_defer: float | None = None,
+        timeout: float | timedelta = DEFAULT_TIMEOUT,
+        poll_interval: float | None = None,
+        cancel_on_kill: bool = True,
+        cancel_on_timeout: bool = True,
+        validate_input: bool = True,
+        on_unknown_submission: OnUnknownSubmission = "fail",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if on_unknown_submission not in get_args(OnUnknownSubmission):
+            choices = " or ".join(map(repr, get_args(OnUnknownSubmission)))
+            raise ValueError(f"on_unknown_submission must be {choices}, not {on_unknown_submission!r}")
+        self.model = model
+        self.prompt = prompt
+        self.input = input
+        self.flux_conn_id = flux_conn_id
+        self.webhook = webhook
+        self.webhook_events_filter = webhook_events_filter
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.wait_before_defer = wait_before_defer
+        self.timeout = timeout
+        self.poll_interval = poll_interval
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
+        self.validate_input = validate_input
+        self.on_unknown_submission = on_unknown_submission
+        self.prediction_page: str | None = ""
+        self._prediction_id: str | None = None
+
+    @cached_property
+    def hook(self) -> FluxHook:
+        """The hook of this task's connection."""
+        return FluxHook(self.flux_conn_id)
+
+    def execute(self, context: Context) -> str | list[str]:
+        """Make the prediction, and wait for it if asked to."""
+        started_at = time.time()
+        deadline = started_at + self._seconds_allowed()
+        prediction = self._submit(deadline)
+        self.log.info("Prediction %s of %s was made", prediction.id, self.model)
+        publish_id(context, prediction.id)
+        if not self.wait_for_completion:
+            return prediction.id
+        pending = PendingPrediction(prediction_id=prediction.id, submitted_at=started_at, deadline=deadline)
+        if prediction.status.is_terminal:
+            return settle(context, prediction, model=self.model)
+        return self._wait(context, pending, at_once=False)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[str]:
+        """Go on where the trigger left off."""
+        pending = PendingPrediction.from_event(event)
+        self._prediction_id = pending.prediction_id
+        self.prediction_page = None
+        return self._wait(context, pending, at_once=True)
+
+    def on_kill(self) -> None:
+        """Cancel the prediction, unless it has ended."""
+        if self.cancel_on_kill and self._prediction_id is not None:
+            self.log.info("%s", cancel(self.hook.access, self._prediction_id, self.log).report)
+
+    def _seconds_allowed(self) -> float:
+        timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
+        if self.execution_timeout is not None:
+            timeout = min(timeout, self.execution_timeout.total_seconds())
+        return timeout
+
+    def _submit(self, deadline: float) -> Prediction:
+        prediction = self.hook.create_prediction(
+            self.model,
+            self._whole_input(),
+            webhook=self.webhook,
+            webhook_events_filter=self.webhook_events_filter,
+            validate_input=self.validate_input,
+            on_unknown_submission=self.on_unknown_submission,
+            deadline=deadline,
+        )
+        self._prediction_id = prediction.id
+        self.prediction_page = self.hook.access.gateway.page(prediction)
+        return prediction
+
+    def _whole_input(self) -> dict[str, Any]:
+        if self.input is not None and not isinstance(self.input, Mapping):
+            raise FluxInputError(f"input must be a mapping of field names to values, not {self.input!r}.")
+        whole = dict(self.input or {})
+        if self.prompt is not None:
+            if whole.get("prompt", self.prompt) != self.prompt:
+                raise FluxInputError("prompt and input['prompt'] differ; give only one of them.")
+            whole["prompt"] = self.prompt
+        return whole
+
+    def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool) -> list[str]:
+        """Wait on the worker for a while, or to the deadline if the operator does not defer."""
+        prediction = self.hook.wait_for_prediction(
+            pending.prediction_id,
+            model=self.model,
+            submitted_at=pending.submitted_at,
+            deadline=self._worker_deadline(pending),
+            poll_interval=self.poll_interval,
+            at_once=at_once,
+        )
+        if prediction is not None:
+            self.prediction_page = self.hook.access.gateway.page(prediction)
+        if prediction is None or not prediction.status.is_terminal:
+            if time.time() < pending.deadline:
+                defer_until_ended(
+                    self,
+                    pending,
+                    flux_conn_id=self.flux_conn_id,
+                    model=self.model,
+                    poll_interval=self.poll_interval,
+                    cancel_on_kill=self.cancel_on_kill,
+                )
+            prediction = self._give_up(pending)
+        return settle(context, prediction, model=self.model)
+
+    def _worker_deadline(self, pending: PendingPrediction) -> float:
+        if not self.deferrable:
+            return pending.deadline
+        wait = self.wait_before_defer
+        return min(pending.deadline, time.time() + (default_wait_before_defer(self.model) if wait is None else wait))
+
+    def _give_up(self, pending: PendingPrediction) -> Prediction:
+        """End the wait at the deadline. Return the prediction only if it turns out to have succeeded meanwhile."""
+        message = f"Prediction {pending.prediction_id} did not end in time."
+        if not self.cancel_on_timeout:
+            message += " It goes on and may be billed, as cancel_on_timeout=False says."
+            raise FluxDeadlineError(message, pending.prediction_id, canceled=False)
+        cancellation = cancel(self.hook.access, pending.prediction_id, self.log, patience=30.0)
+        if cancellation.prediction is not None and cancellation.prediction.status is PredictionStatus.SUCCEEDED:
+            return cancellation.prediction
+        raise FluxDeadlineError(
+            f"{message} {cancellation.report}", pending.prediction_id, canceled=cancellation.canceled
+        )

@@ -1,0 +1,144 @@
+"""The trigger: waits for one prediction in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.sdk import BaseHook
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_flux.access import GatewayAccess, read_connection
+from airflow_provider_flux.cancellation import cancel
+from airflow_provider_flux.exceptions import FluxConnectionError
+from airflow_provider_flux.protocol.catalogue import typical_run_time
+from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed
+from airflow_provider_flux.protocol.schedule import PollSchedule
+from airflow_provider_flux.waiting import PendingPrediction
+
+TIMED_OUT = "timed_out"
+CANNOT_TELL = "cannot_tell"
+"""Statuses of an event besides those of a prediction."""
+
+
+class FluxPredictionTrigger(BaseTrigger):
+    """Wait for one prediction, then say how it ended.
+
+    Its arguments and its event are stored by Airflow as plain text and logged, so they hold ids and numbers only. The
+    task that resumes asks the gateway for the rest.
+
+    :param flux_conn_id: the connection, looked up once per run, never stored.
+    :param prediction_id: which prediction.
+    :param model: fits the poll times to the model's usual run time; empty if not known.
+    :param submitted_at: when the prediction was made, in seconds since the epoch.
+    :param deadline: when to give up, in seconds since the epoch.
+    :param poll_interval: exactly this many seconds between polls, instead of the fitted times.
+    :param cancel_on_kill: cancel the prediction when a person ends the task.
+    """
+
+    def __init__(
+        self,
+        *,
+        flux_conn_id: str,
+        prediction_id: str,
+        model: str,
+        submitted_at: float,
+        deadline: float,
+        poll_interval: float | None = None,
+        cancel_on_kill: bool = False,
+    ) -> None:
+        super().__init__()
+        self.flux_conn_id = flux_conn_id
+        self.prediction_id = prediction_id
+        self.model = model
+        self.submitted_at = submitted_at
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+        self.cancel_on_kill = cancel_on_kill
+        self._access: GatewayAccess | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that make this trigger again."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "flux_conn_id": self.flux_conn_id,
+                "prediction_id": self.prediction_id,
+                "model": self.model,
+                "submitted_at": self.submitted_at,
+                "deadline": self.deadline,
+                "poll_interval": self.poll_interval,
+                "cancel_on_kill": self.cancel_on_kill,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll to the end, the deadline or a refusal, and yield one :meth:`PendingPrediction.event`."""
+        pending = PendingPrediction(
+            prediction_id=self.prediction_id, submitted_at=self.submitted_at, deadline=self.deadline
+        )
+        yield TriggerEvent(pending.event(await self._wait()))
+
+    async def _wait(self) -> str:
+        # The first import of aiohttp takes a good part of a second, too long for the loop that all triggers share.
+        aio = await asyncio.to_thread(importlib.import_module, "airflow_provider_flux.client.aio")
+        try:
+            access = self._access = read_connection(await BaseHook.aget_connection(self.flux_conn_id))
+            prediction = await aio.run(self._watch(access), access)
+        except DeadlinePassed:
+            self.log.warning("Prediction %s has not ended by its deadline", self.prediction_id)
+            return TIMED_OUT
+        except (CallFailed, FluxConnectionError) as error:
+            # The task that resumes meets the same error and raises it, with its advice, where people look for it.
+            self.log.warning("Prediction %s: %s", self.prediction_id, error)
+            return CANNOT_TELL
+        status: str = prediction.status.value
+        return status
+
+    def _watch(self, access: GatewayAccess) -> Any:
+        schedule = PollSchedule(typical_run_time(self.model), interval=self.poll_interval)
+        return Conversation(access.gateway, self.log).watch(
+            self.prediction_id, schedule, submitted_at=self.submitted_at, deadline=self.deadline, at_once=False
+        )
+
+    async def on_kill(self) -> None:
+        """Cancel the prediction of a task that a person ended (Airflow 3.3 and later call this).
+
+        It is one call in a thread, because Airflow interrupts an ``await`` here again after about a second.
+        """
+        if self.cancel_on_kill:
+            await asyncio.to_thread(self._cancel_unless_still_deferred)
+
+    def _cancel_unless_still_deferred(self) -> None:
+        if self._is_still_deferred():
+            self.log.info("Prediction %s goes on: its task still waits for it elsewhere", self.prediction_id)
+            return
+        access = self._access or read_connection(BaseHook.get_connection(self.flux_conn_id))
+        self.log.info("%s", cancel(access, self.prediction_id, self.log).report)
+
+    def _is_still_deferred(self) -> bool:
+        """Tell whether the task still waits.
+
+        Airflow 3.3.0 to 3.3.2 call ``on_kill`` also when a stalled triggerer loses its triggers to another one (its
+        pull request 73454). If the state cannot be read, the prediction is kept: a picture that nobody waits for costs
+        less than one that is canceled under a task that does.
+        """
+        task_instance = self.task_instance
+        if task_instance is None:
+            return False
+        try:
+            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+            states = RuntimeTaskInstance.get_task_states(
+                dag_id=task_instance.dag_id,
+                task_ids=[task_instance.task_id],
+                run_ids=[task_instance.run_id],
+                map_index=task_instance.map_index,
+            )
+        except Exception:
+            self.log.exception("The state of the task could not be read; prediction %s goes on", self.prediction_id)
+            return True
+        state = next(iter((states.get(task_instance.run_id) or {}).values()), None)
+        return str(getattr(state, "value", state)) == "deferred"

@@ -1,0 +1,93 @@
+"""How a wait is handed from the worker to the triggerer and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_provider_flux.exceptions import FluxEventError
+from airflow_provider_flux.protocol.catalogue import typical_run_time
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+SAFETY_MARGIN = timedelta(minutes=2)
+"""How long after the deadline Airflow itself ends a deferral whose trigger was never run."""
+
+QUICK_RUN = 5.0
+QUICK_WAIT = 6.0
+SLOW_WAIT = 2.0
+"""Seconds. A model that usually ends within QUICK_RUN is waited for on the worker, since a deferral costs a second
+worker start; for the others a short look catches what fails at once, which would otherwise make a trigger fire before
+the scheduler is ready for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingPrediction:
+    """What must be known to go on waiting. Airflow stores and logs it as plain text, so it holds ids and numbers only.
+
+    It travels in the trigger's arguments and comes back in its event, not in the deferral's own arguments, because
+    ``dag.test()`` drops those (Airflow 3.1 to 3.3).
+
+    :param prediction_id: which prediction.
+    :param submitted_at: when it was made, in seconds since the epoch.
+    :param deadline: when to give up, in seconds since the epoch: absolute, so that it outlives a restart.
+    """
+
+    prediction_id: str
+    submitted_at: float
+    deadline: float
+
+    def event(self, status: str) -> dict[str, Any]:
+        """Return the event with which the triggerer hands the task back."""
+        return {"status": status, **asdict(self)}
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> PendingPrediction:
+        """Read the event that resumed a task.
+
+        :raises FluxEventError: if it is not one of :meth:`event`. The prediction is left alone.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(event, Mapping) or not all(name in event for name in ("status", *names)):
+            raise FluxEventError(f"The task was resumed with something that is not an event of its trigger: {event!r}.")
+        return cls(**{name: event[name] for name in names})
+
+    @property
+    def safety_timeout(self) -> timedelta:
+        """After how long Airflow should end the deferral by itself."""
+        return timedelta(seconds=max(0.0, self.deadline - time.time())) + SAFETY_MARGIN
+
+
+def default_wait_before_defer(model: str) -> float:
+    """Return how many seconds to wait on the worker before deferring, fitted to the model."""
+    return QUICK_WAIT if typical_run_time(model) <= QUICK_RUN else SLOW_WAIT
+
+
+def defer_until_ended(
+    task: BaseOperator,
+    pending: PendingPrediction,
+    *,
+    flux_conn_id: str,
+    model: str,
+    poll_interval: float | None,
+    cancel_on_kill: bool,
+) -> NoReturn:
+    """Leave the worker; the task goes on in its ``execute_complete`` once the trigger has fired."""
+    from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
+
+    task.log.info("Prediction %s: waiting for it in the triggerer", pending.prediction_id)
+    task.defer(
+        trigger=FluxPredictionTrigger(
+            flux_conn_id=flux_conn_id,
+            model=model,
+            **asdict(pending),
+            poll_interval=poll_interval,
+            cancel_on_kill=cancel_on_kill,
+        ),
+        method_name="execute_complete",
+        timeout=pending.safety_timeout,
+    )
