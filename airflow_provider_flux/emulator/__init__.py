@@ -1,0 +1,29 @@
+"""A local gateway for FLUX models: no key, no cost, no model, but real picture files.
+
+Start it with ``python -m airflow_provider_flux.emulator``, or inside a test::
+
+    with Emulator(speed=50) as emulator:
+        print(emulator.url)
+"""
+
+from __future__ import annotations
+
+from airflow_provider_flux.emulator.faults import FAULT_KINDS, FAULTS, FaultRule
+from airflow_provider_flux.emulator.ledger import Counters, RequestRecord
+from airflow_provider_flux.emulator.outcomes import OUTCOMES, OutcomeRule
+from airflow_provider_flux.emulator.server import Emulator
+from airflow_provider_flux.emulator.settings import Settings
+from airflow_provider_flux.emulator.snapshots import PredictionSnapshot
+
+__all__ = [
+    "Emulator",
+    "FaultRule",
+    "OutcomeRule",
+    "Settings",
+    "PredictionSnapshot",
+    "RequestRecord",
+    "Counters",
+    "FAULTS",
+    "FAULT_KINDS",
+    "OUTCOMES",
+]
