@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import aiohttp
+from requests.utils import get_environ_proxies, select_proxy
 
 from airflow_provider_flux.access import GatewayAccess
 from airflow_provider_flux.protocol.flows import Flow, Send
@@ -127,5 +128,6 @@ async def _open_session(access: GatewayAccess) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,
+        # The environment's proxies, chosen as on the worker. Not trust_env: it would let a .netrc replace the key.
+        proxy=select_proxy(access.gateway.origin, get_environ_proxies(access.gateway.origin)),
     )
