@@ -149,9 +149,6 @@ def _read_envelope(payload: Mapping[str, JSON], asked_for: str | None) -> Predic
 
 def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Prediction | Absent:
     word = payload.get("status")
-    # Replicate's error bodies carry the HTTP code under the same key, as a number.
-    if isinstance(word, int):
-        return Absent.NOT_A_PREDICTION
     if word == "Task not found":
         return Absent.NOT_FOUND
     prediction_id = _text(payload.get("id")) or _text(payload.get("task_id"))
@@ -162,6 +159,7 @@ def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Predicti
         if "polling_url" not in payload:
             return Absent.NOT_A_PREDICTION
         word = PredictionStatus.STARTING.value
+    # Replicate's error bodies carry the HTTP code under the same key, as a number.
     if not isinstance(word, str):
         return Absent.NOT_A_PREDICTION
     result = payload.get("result")

@@ -11,7 +11,7 @@ certificate not trusted                        refused            refused
 connection lost or silent after it was made    unknown            retry
 429                                            retry              retry
 500 ``invalid_request``, 503 ``model_not_found``,
-quota and channel codes                        refused            refused
+quota and content codes                        refused            refused
 other 5xx                                      unknown            retry
 408, 409, 425                                  unknown or refused retry
 404, ``task_not_exist``                        refused            doubtful

@@ -1,0 +1,315 @@
+"""Polling one prediction to its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT, CallFailed, DeadlinePassed
+from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.schedule import LONGEST_INTERVAL, PollSchedule
+from airflow_provider_flux.protocol.verdicts import Reason
+from airflow_provider_flux.protocol.wire import Purpose, Reply
+from tests.protocol.recorded import PROCESSING_WITH_OUTPUT, SDXL_BLOCKING_WITH_INLINE_PICTURE, envelope
+from tests.protocol.scripted import (
+    ID,
+    IN_DOUBT,
+    NOT_SENT,
+    START,
+    SUCCEEDED,
+    TASK_NOT_EXIST,
+    UNTRUSTED,
+    URL,
+    Late,
+    Script,
+    answer,
+    html,
+    told,
+)
+
+PROCESSING = told("processing")
+
+
+def failing(status: int, **headers: str) -> Reply:
+    return answer(status, {"error": {"message": "no", "code": ""}}, **headers)
+
+
+def watch(
+    script: Script,
+    *,
+    seconds: float = 600,
+    typical: float = 10,
+    interval: float | None = None,
+    ago: float = 0,
+    at_once: bool = True,
+) -> Prediction:
+    return script.run(
+        script.talk.watch(
+            ID,
+            PollSchedule(typical, interval=interval, chance=lambda: 0.5),
+            submitted_at=START - ago,
+            deadline=START + seconds,
+            at_once=at_once,
+        )
+    )
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "canceled", "aborted"])
+def test_every_terminal_status_ends_the_wait(status: str) -> None:
+    """`canceled`, `aborted`: as `succeeded` and `failed` do."""
+    script = Script(told("starting"), PROCESSING, told(status))
+    assert watch(script).status == status
+    assert len(script.requests) == 3
+    assert {request.purpose for request in script.requests} == {Purpose.GET}
+    assert {request.path for request in script.requests} == {f"/replicate/v1/predictions/{ID}"}
+
+
+def test_a_success_brings_its_outputs() -> None:
+    """`succeeded`"""
+    assert watch(Script(PROCESSING, SUCCEEDED)).outputs == (URL,)
+
+
+def test_a_failure_brings_the_gateways_text() -> None:
+    """`failed`"""
+    assert watch(Script(told("failed", error="flagged (E005)"))).error == "flagged (E005)"
+
+
+def test_a_success_whose_output_is_gone_is_told_as_such() -> None:
+    """output already expired (`data_removed`)"""
+    prediction = watch(Script(told("succeeded", data_removed=True, completed_at="2026-03-12T11:27:20Z")))
+    assert prediction.data_removed
+    assert prediction.completed_at is not None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "ended"),
+    [
+        (envelope("IN_PROGRESS"), envelope("SUCCESS", {"id": "x", "status": "succeeded", "output": [URL]})),
+        (envelope("NOT_START"), envelope("SUCCESS", result_url=URL)),
+        ({"id": "x", "status": "Pending"}, {"id": "x", "status": "Ready", "result": {"sample": URL}}),
+        (
+            {"id": ID, "status": "starting"},
+            {"code": "success", "data": {"id": ID, "status": "succeeded", "output": URL}},
+        ),
+    ],
+)
+def test_a_prediction_is_watched_in_every_shape(waiting: object, ended: object) -> None:
+    """response of the wrong shape, bare prediction, task envelope, BFL shape"""
+    prediction = watch(Script(answer(200, waiting), answer(200, ended)))
+    assert (prediction.id, prediction.status, prediction.outputs) == (ID, PredictionStatus.SUCCEEDED, (URL,))
+
+
+def test_an_envelope_that_never_learns_of_the_end_does_not_keep_the_wait_going() -> None:
+    """`canceled`, `aborted`"""
+    inside = {"id": "x", "status": "aborted", "output": None}
+    script = Script(answer(200, envelope("IN_PROGRESS", inside)))
+    assert watch(script).status is PredictionStatus.ABORTED
+
+
+def test_a_status_that_nobody_knows_is_logged_once_and_polled_on() -> None:
+    """status `starting`, `processing`, or one nobody knows"""
+    script = Script(told("starting"), PROCESSING, *[told("hibernating")] * 5, SUCCEEDED)
+    assert watch(script).status is PredictionStatus.SUCCEEDED
+    (warning,) = script.log.warnings
+    assert "'hibernating'" in warning
+    assert len(script.log.infos) == 3
+
+
+def test_a_wait_logs_one_line_for_each_change_and_none_for_each_poll() -> None:
+    """status `starting`, `processing`, or one nobody knows"""
+    script = Script(*[told("starting")] * 10, *[PROCESSING] * 10, SUCCEEDED)
+    watch(script)
+    assert script.log.warnings == []
+    assert [line.rpartition(" ")[2] for line in script.log.infos] == ["starting", "processing", "succeeded"]
+
+
+PASSING = [IN_DOUBT, NOT_SENT, failing(429), failing(500), failing(503), html(502), html(429), failing(408)]
+
+
+@pytest.mark.parametrize("reply", PASSING)
+def test_passing_trouble_is_borne_and_logged_once_and_so_is_its_end(reply: Reply) -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(PROCESSING, *[reply] * 12, PROCESSING, SUCCEEDED)
+    assert watch(script, seconds=3600).status is PredictionStatus.SUCCEEDED
+    assert len(script.log.warnings) == 1
+    assert sum("answers again" in line for line in script.log.infos) == 1
+
+
+def test_trouble_that_comes_back_is_logged_again() -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(IN_DOUBT, IN_DOUBT, PROCESSING, failing(503), failing(503), SUCCEEDED)
+    watch(script)
+    assert len(script.log.warnings) == 2
+    assert sum("answers again" in line for line in script.log.infos) == 2
+
+
+def test_a_page_of_a_proxy_is_borne_for_a_moment() -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(PROCESSING, html(200), html(403), SUCCEEDED)
+    assert watch(script).status is PredictionStatus.SUCCEEDED
+
+
+def test_a_gateway_that_only_gives_pages_is_an_error() -> None:
+    """redirect from the API, HTML where JSON is due"""
+    script = Script(then=html(200))
+    with pytest.raises(CallFailed) as caught:
+        watch(script)
+    assert caught.value.failure.reason is Reason.WRONG_URL
+    assert len(script.requests) == DOUBTFUL_LIMIT
+
+
+NOT_THERE = [
+    TASK_NOT_EXIST,
+    answer(404, {"detail": "not found", "status": 404}),
+    answer(200, {"code": "success", "data": None}),
+    answer(200, {"id": ID, "status": "Task not found"}),
+]
+
+
+@pytest.mark.parametrize("reply", NOT_THERE)
+def test_a_prediction_may_be_unknown_for_a_moment_after_it_was_made(reply: Reply) -> None:
+    """GET: 404 or `task_not_exist` right after create"""
+    script = Script(*[reply] * (DOUBTFUL_LIMIT - 1), PROCESSING, SUCCEEDED)
+    assert watch(script).status is PredictionStatus.SUCCEEDED
+    assert len(script.log.warnings) == 1
+
+
+@pytest.mark.parametrize("reply", NOT_THERE)
+def test_a_prediction_that_stays_unknown_is_an_error(reply: Reply) -> None:
+    """GET: 404 or `task_not_exist` right after create"""
+    script = Script(then=reply)
+    with pytest.raises(CallFailed) as caught:
+        watch(script)
+    assert caught.value.failure.reason is Reason.NOT_FOUND
+    assert not caught.value.may_exist
+    assert len(script.requests) == DOUBTFUL_LIMIT
+
+
+@pytest.mark.parametrize("reply", [failing(401), failing(403), answer(301, b"", location="/x"), UNTRUSTED])
+def test_a_gateway_that_refuses_to_tell_ends_the_wait_at_once(reply: Reply) -> None:
+    """redirect from the API, HTML where JSON is due"""
+    script = Script(PROCESSING, reply)
+    with pytest.raises(CallFailed) as caught:
+        watch(script)
+    assert not caught.value.may_exist
+
+
+@pytest.mark.parametrize("recording", [PROCESSING_WITH_OUTPUT, SDXL_BLOCKING_WITH_INLINE_PICTURE])
+def test_the_same_output_twice_counts_as_success_although_the_status_lags(recording: dict[str, object]) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    script = Script(PROCESSING, answer(200, recording), answer(200, recording))
+    prediction = watch(script)
+    assert prediction.status is PredictionStatus.SUCCEEDED
+    assert prediction.outputs == tuple(recording["output"])  # type: ignore[arg-type]
+
+
+def test_an_output_that_still_grows_is_waited_for() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    growing = [told("processing", output=[URL] * count) for count in (1, 2, 3)]
+    script = Script(*growing, told("succeeded", output=[URL] * 4))
+    assert len(watch(script).outputs) == 4
+
+
+def test_the_deadline_ends_the_wait_with_the_prediction_as_last_seen() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(told("starting"), then=PROCESSING)
+    with pytest.raises(DeadlinePassed) as caught:
+        watch(script, seconds=60)
+    assert caught.value.last is not None
+    assert caught.value.last.status is PredictionStatus.PROCESSING
+    assert caught.value.failure is None
+    assert script.asked_at[-1] == pytest.approx(60)
+    assert script.now == pytest.approx(START + 60)
+
+
+def test_the_deadline_tells_what_went_wrong_last() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(PROCESSING, then=IN_DOUBT)
+    with pytest.raises(DeadlinePassed) as caught:
+        watch(script, seconds=60)
+    assert caught.value.last is not None
+    assert caught.value.failure is not None
+    assert caught.value.failure.reason is Reason.NETWORK
+
+
+def test_a_prediction_that_was_never_seen_by_the_deadline_is_not_made_up() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(then=Late(60, IN_DOUBT))
+    with pytest.raises(DeadlinePassed) as caught:
+        watch(script, seconds=300)
+    assert caught.value.last is None
+    assert script.now <= START + 300 + 60
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_deadline_that_has_passed_still_allows_one_look(at_once: bool) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    assert watch(Script(SUCCEEDED), seconds=-5, at_once=at_once).status is PredictionStatus.SUCCEEDED
+    script = Script(PROCESSING)
+    with pytest.raises(DeadlinePassed):
+        watch(script, seconds=-5, at_once=at_once)
+    assert script.now == START
+
+
+def test_a_picture_that_is_ready_at_the_deadline_is_not_lost() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(PROCESSING, SUCCEEDED)
+    assert watch(script, seconds=3).outputs == (URL,)
+    assert script.asked_at == [0, pytest.approx(3)]
+
+
+def test_the_wait_comes_before_the_first_poll_unless_it_is_at_once() -> None:
+    script = Script(SUCCEEDED)
+    watch(script, at_once=False)
+    assert script.asked_at == [pytest.approx(6)]
+    script = Script(SUCCEEDED)
+    watch(script, at_once=True)
+    assert script.asked_at == [0]
+
+
+def test_the_times_of_the_polls_follow_the_schedule() -> None:
+    """status `starting`, `processing`, or one nobody knows"""
+    script = Script(*[PROCESSING] * 30, SUCCEEDED)
+    watch(script, at_once=False)
+    expected = [6.0]
+    while len(expected) < 31:
+        expected.append(expected[-1] + min(0.2 * expected[-1], LONGEST_INTERVAL))
+    assert script.asked_at == pytest.approx(expected)
+
+
+def test_the_schedule_counts_from_when_the_prediction_was_made() -> None:
+    script = Script(PROCESSING, SUCCEEDED)
+    watch(script, ago=40, at_once=False)
+    assert script.asked_at == [pytest.approx(8), pytest.approx(8 + 0.2 * 48)]
+
+
+def test_a_given_interval_is_kept() -> None:
+    script = Script(*[PROCESSING] * 5, SUCCEEDED)
+    watch(script, interval=7, at_once=False)
+    assert script.asked_at == [7, 14, 21, 28, 35, 42]
+
+
+def test_a_throttled_poll_waits_as_long_as_the_gateway_asks() -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(failing(429, retry_after="30"), SUCCEEDED)
+    watch(script, interval=1)
+    assert script.sleeps == [30.5]
+
+
+def test_a_gateway_that_asks_for_too_long_a_wait_gets_a_last_poll_at_the_deadline() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(failing(429, retry_after="86400"), SUCCEEDED)
+    assert watch(script).status is PredictionStatus.SUCCEEDED
+    assert script.now == START + 600
+
+
+def test_trouble_makes_polls_rarer_and_never_more_frequent() -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(*[failing(503)] * 8, SUCCEEDED)
+    watch(script, interval=3)
+    assert script.sleeps == [3, 3, 4, 8, 15, 15, 15, 15]
+
+
+def test_a_clock_that_is_behind_the_gateways_does_not_stop_the_polls() -> None:
+    script = Script(PROCESSING, SUCCEEDED)
+    watch(script, ago=-3600)
+    assert script.sleeps == [LONGEST_INTERVAL]
