@@ -22,6 +22,12 @@ from airflow_provider_flux.protocol.wire import JSON, Log, Reply, Request
 DOUBTFUL_LIMIT = 8
 """How many doubtful answers in a row are borne before a call fails."""
 
+LONGEST_SILENCE = 60.0
+"""Seconds. A poll is free, so no gateway's word keeps a prediction unwatched for longer: its picture could expire."""
+
+EMPTY_LIMIT = 3
+"""How often a success without output is looked at: an envelope can be ahead of the prediction inside it."""
+
 T = TypeVar("T")
 
 
@@ -138,7 +144,7 @@ class Conversation:
                 raise DeadlinePassed(watched.last, trouble.failure if trouble else None)
             wait = schedule.next_wait(now - submitted_at)
             if trouble is not None:
-                wait = max(wait, self._pause(trouble, watched.failures))
+                wait = max(wait, min(self._pause(trouble, watched.failures), LONGEST_SILENCE))
             yield Sleep(max(0.0, min(wait, deadline - now)))
 
     def cancel(self, prediction_id: str, *, deadline: float) -> Flow[Prediction | None]:
@@ -234,6 +240,7 @@ class _Watched:
         self.last: Prediction | None = None
         self.failures = 0
         self._doubtful = 0
+        self._empty = 0
         self._id = prediction_id
         self._log = log
 
@@ -244,14 +251,18 @@ class _Watched:
             return None
         prediction = seen
         self._note_change(prediction)
-        ended = prediction.status.is_terminal
         previous, self.last = self.last, prediction
-        if not ended and prediction.outputs and previous and previous.outputs == prediction.outputs:
+        if prediction.status is PredictionStatus.SUCCEEDED and not prediction.outputs and not prediction.data_removed:
+            self._empty += 1
+            return prediction if self._empty >= EMPTY_LIMIT else None
+        if prediction.status.is_terminal:
+            return prediction
+        if _is_filled(prediction) and previous is not None and previous.outputs == prediction.outputs:
             # Samples show "processing" beside a filled output, and CometAPI's query page says to poll until
             # the output is filled. Twice the same output is taken for the end: a picture is not given up
             # because a status word lags behind.
             return replace(prediction, status=PredictionStatus.SUCCEEDED)
-        return prediction if ended else None
+        return None
 
     def _note_trouble(self, trouble: Trouble) -> None:
         self._doubtful = self._doubtful + 1 if trouble.verdict is Verdict.DOUBTFUL else 0
@@ -272,6 +283,11 @@ class _Watched:
             )
         else:
             self._log.info("Prediction %s: %s", self._id, prediction.status.value)
+
+
+def _is_filled(prediction: Prediction) -> bool:
+    asked = prediction.input.get("num_outputs", 1)
+    return len(prediction.outputs) >= (asked if isinstance(asked, int) else 1)
 
 
 def _raise_if_final(trouble: Trouble, doubtful: int, doubtful_limit: int) -> None:

@@ -56,7 +56,7 @@ def watch(
 @pytest.mark.parametrize("status", ["succeeded", "failed", "canceled", "aborted"])
 def test_every_terminal_status_ends_the_wait(status: str) -> None:
     """`canceled`, `aborted`: as `succeeded` and `failed` do."""
-    script = Script(told("starting"), PROCESSING, told(status))
+    script = Script(told("starting"), PROCESSING, told(status, output=[URL] if status == "succeeded" else None))
     assert watch(script).status == status
     assert len(script.requests) == 3
     assert {request.purpose for request in script.requests} == {Purpose.GET}
@@ -295,11 +295,34 @@ def test_a_throttled_poll_waits_as_long_as_the_gateway_asks() -> None:
     assert script.sleeps == [30.5]
 
 
-def test_a_gateway_that_asks_for_too_long_a_wait_gets_a_last_poll_at_the_deadline() -> None:
-    """deadline (`timeout`, also `execution_timeout`)"""
+def test_a_gateway_that_asks_for_too_long_a_wait_is_polled_after_a_minute_lest_the_picture_expires() -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
     script = Script(failing(429, retry_after="86400"), SUCCEEDED)
     assert watch(script).status is PredictionStatus.SUCCEEDED
-    assert script.now == START + 600
+    assert script.now == START + 60
+
+
+def test_a_success_without_output_is_looked_at_again_before_it_is_believed() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    empty = told("succeeded")
+    assert watch(Script(empty, empty, SUCCEEDED)).outputs == (URL,)
+    script = Script(empty, empty, empty)
+    assert watch(script).outputs == ()
+    assert len(script.requests) == 3
+
+
+def test_an_output_that_is_already_deleted_is_not_waited_for() -> None:
+    """output already expired (`data_removed`)"""
+    script = Script(told("succeeded", data_removed=True))
+    assert watch(script).data_removed
+    assert len(script.requests) == 1
+
+
+def test_a_list_that_may_still_grow_is_not_taken_for_the_end() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    growing = told("processing", output=[URL], input={"prompt": "A", "num_outputs": 2})
+    whole = told("succeeded", output=[URL, URL])
+    assert watch(Script(growing, growing, growing, whole)).outputs == (URL, URL)
 
 
 def test_trouble_makes_polls_rarer_and_never_more_frequent() -> None:
