@@ -62,6 +62,15 @@ class PendingPrediction:
         return timedelta(seconds=max(0.0, self.deadline - time.time())) + SAFETY_MARGIN
 
 
+def check_poll_interval(poll_interval: float | None) -> None:
+    """Refuse an interval that would ask the gateway without a pause.
+
+    :raises ValueError: when the DAG is parsed.
+    """
+    if poll_interval is not None and not poll_interval > 0:
+        raise ValueError(f"poll_interval must be a number of seconds above 0, not {poll_interval!r}")
+
+
 def default_wait_before_defer(model: str) -> float:
     """Return how many seconds to wait on the worker before deferring, fitted to the model."""
     return QUICK_WAIT if typical_run_time(model) <= QUICK_RUN else SLOW_WAIT

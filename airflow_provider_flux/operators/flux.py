@@ -19,6 +19,7 @@ from airflow_provider_flux.protocol.prediction import Prediction, PredictionStat
 from airflow_provider_flux.results import publish_id, settle
 from airflow_provider_flux.waiting import (
     PendingPrediction,
+    check_poll_interval,
     default_wait_before_defer,
     defer_until_ended,
 )
@@ -101,6 +102,7 @@ class FluxPredictionOperator(BaseOperator):
         self.deferrable = deferrable
         self.wait_before_defer = wait_before_defer
         self.timeout = timeout
+        check_poll_interval(poll_interval)
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout

@@ -23,6 +23,7 @@ from airflow_provider_flux.links import FluxPredictionLink
 from airflow_provider_flux.results import publish_id, settle
 from airflow_provider_flux.waiting import (
     PendingPrediction,
+    check_poll_interval,
     default_wait_before_defer,
     defer_until_ended,
 )
@@ -69,6 +70,7 @@ class FluxPredictionSensor(BaseSensorOperator):
         self.prediction_id = prediction_id
         self.flux_conn_id = flux_conn_id
         self.deferrable = deferrable
+        check_poll_interval(poll_interval)
         self.poll_interval = poll_interval
         self.prediction_page: str | None = ""
         self._in_trouble = False

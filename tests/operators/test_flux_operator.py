@@ -124,6 +124,12 @@ def test_a_wrong_choice_is_found_when_the_dag_is_parsed() -> None:
         operator(on_unknown_submission="retry")
 
 
+@pytest.mark.parametrize("poll_interval", [0, -1])
+def test_an_interval_without_a_pause_is_found_when_the_dag_is_parsed(poll_interval: float) -> None:
+    with pytest.raises(ValueError, match="poll_interval"):
+        operator(poll_interval=poll_interval)
+
+
 def test_an_unknown_outcome_fails_for_good_with_one_post(emulator: Emulator, xcoms: RecordedXComs) -> None:
     """POST: read timeout, reset, 5xx after sending"""
     emulator.add_fault("reset_after_accept", on="create")
