@@ -13,6 +13,7 @@
     │  ├─ FluxPredictionRejectedError *  it failed; a new one would fail the same way
     │  └─ FluxPredictionCanceledError    it was canceled, or aborted before it began
     ├─ FluxDeadlineError                 the prediction did not end in time
+    ├─ FluxKilledError                   the task was ended by a person, or its worker was stopped
     ├─ FluxOutputError          *        the output cannot be handed on
     │  └─ FluxOutputExpiredError *       it is already deleted
     └─ FluxEventError           *        the triggerer sent something that is not an event of this provider
@@ -22,18 +23,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from airflow.sdk.exceptions import AirflowException
 
 try:
-    from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
 except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versions warn about them
-    from airflow.exceptions import AirflowFailException, AirflowSensorTimeout  # type: ignore[no-redef]
+    from airflow.exceptions import (  # type: ignore[no-redef]
+        AirflowFailException,
+        AirflowSensorTimeout,
+        TaskDeferralTimeout,
+    )
 
 from airflow_provider_flux.protocol.verdicts import Failure, Reason
 
 __all__ = [
     "AirflowFailException",
     "AirflowSensorTimeout",
+    "TaskDeferralTimeout",
     "FluxError",
     "FluxConnectionError",
     "FluxInputError",
@@ -45,6 +53,7 @@ __all__ = [
     "FluxPredictionRejectedError",
     "FluxPredictionCanceledError",
     "FluxDeadlineError",
+    "FluxKilledError",
     "FluxOutputError",
     "FluxOutputExpiredError",
     "FluxEventError",
@@ -120,6 +129,10 @@ class FluxDeadlineError(FluxError):
         self.canceled = canceled
 
 
+class FluxKilledError(FluxError):
+    """The task was ended while its prediction was about to be made, or being made."""
+
+
 class FluxOutputError(FluxError, AirflowFailException):
     """The prediction succeeded, but its output cannot be handed on."""
 
@@ -164,18 +177,22 @@ def gateway_error(gateway: str, failure: Failure, *, about: str = "") -> FluxGat
 
 
 def submission_unknown_error(
-    gateway: str, failure: Failure, *, model: str, moment: str, can_list: bool
+    gateway: str, failure: Failure, *, model: str, moment: str, can_list: bool, candidates: Sequence[str] = ()
 ) -> FluxSubmissionUnknownError:
     """Build the error for a create request whose outcome nobody can know.
 
     :param moment: when the request was sent, as people read it.
-    :param can_list: whether the gateway lists predictions, and none or several there could be this one.
+    :param can_list: whether the gateway lists predictions.
+    :param candidates: predictions in its list that could be the one, if there are several.
     """
-    searched = (
-        " The gateway's list of predictions does not show which one it would be."
-        if can_list
-        else " The gateway has no list of predictions to look it up in."
-    )
+    if candidates:
+        searched = f" It could be any of {', '.join(candidates)}."
+    else:
+        searched = (
+            " The gateway's list of predictions does not show which one it would be."
+            if can_list
+            else " The gateway has no list of predictions to look it up in."
+        )
     return FluxSubmissionUnknownError(
         f"{gateway}: {failure}. The request for a prediction of {model} sent at {moment} may have been accepted and "
         f"billed, so it is not sent again.{searched} Look at the usage log in the gateway's console at that time: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_flux.exceptions import (
     FluxOutputError,
@@ -26,10 +27,25 @@ RESULT_KEY = "flux_result"
 PROMPT_LIMIT = 200
 """How many characters of the prompt are kept in ``flux_result``."""
 
+LIFE_AT_REPLICATE = 3600.0
+SHORTEST_LIFE = 600.0
+"""Seconds after the end of a prediction for which its files live: an hour at Replicate (its data retention page), about
+ten minutes at BFL (CometAPI's FLUX page). The gateways hand on what their upstream gave and state no life of their own,
+so anything that is not at Replicate is taken to live as short as the shortest."""
+
 
 def publish_id(context: Context, prediction_id: str) -> None:
     """Push the id before any wait, so that it is known whatever happens next."""
     context["ti"].xcom_push(PREDICTION_ID_KEY, prediction_id)
+
+
+def published_id(context: Context) -> str | None:
+    """Return the id that this task pushed before it was deferred."""
+    task_instance: Any = context["ti"]
+    prediction_id = task_instance.xcom_pull(
+        task_ids=task_instance.task_id, key=PREDICTION_ID_KEY, map_indexes=task_instance.map_index
+    )
+    return prediction_id if isinstance(prediction_id, str) else None
 
 
 def settle(context: Context, prediction: Prediction, *, model: str = "") -> list[str]:
@@ -64,7 +80,17 @@ def describe(prediction: Prediction, *, model: str = "") -> dict[str, Any]:
         "created_at": _iso(prediction.created_at),
         "started_at": _iso(prediction.started_at),
         "completed_at": _iso(prediction.completed_at),
+        "expires_at": _iso(_expires_at(prediction)),
     }
+
+
+def _expires_at(prediction: Prediction) -> float | None:
+    """Return until when the pictures can be relied on; None if there are none, or nobody said when it ended."""
+    if prediction.status is not PredictionStatus.SUCCEEDED or prediction.completed_at is None:
+        return None
+    hosts = {urlsplit(output).hostname or "" for output in prediction.outputs}
+    at_replicate = all(host == "replicate.delivery" or host.endswith(".replicate.delivery") for host in hosts)
+    return prediction.completed_at + (LIFE_AT_REPLICATE if at_replicate else SHORTEST_LIFE)
 
 
 def _ending_error(prediction: Prediction) -> FluxPredictionError:

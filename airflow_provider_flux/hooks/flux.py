@@ -15,6 +15,7 @@ from airflow_provider_flux.exceptions import (
     FluxConnectionError,
     FluxGatewayError,
     FluxInputError,
+    FluxSubmissionUnknownError,
     gateway_error,
     submission_unknown_error,
 )
@@ -78,12 +79,13 @@ class FluxHook(BaseHook):
         """The gateway's name, for messages."""
         return self.access.gateway.preset.label
 
-    def check_input(self, model: str, input: Mapping[str, JSON]) -> None:
-        """Check an input before it is paid for, and log what the gateway would ignore.
+    def check_input(self, model: str, input: Mapping[str, JSON], *, against_schema: bool = True) -> None:
+        """Check a model's name and its input before they are paid for, and log what the gateway would ignore.
 
+        :param against_schema: check the input against the model's schema, not only whether it can be sent.
         :raises FluxInputError: naming each field, its value and what is allowed.
         """
-        report = catalogue.check_input(model, input)
+        report = catalogue.check_input(model, input, against_schema=against_schema)
         for warning in report.warnings:
             self.log.warning("%s", warning)
         if report.errors:
@@ -98,6 +100,7 @@ class FluxHook(BaseHook):
         webhook_events_filter: Sequence[str] | None = None,
         validate_input: bool = True,
         on_unknown_submission: OnUnknownSubmission = "fail",
+        cancel_after: float | None = None,
         deadline: float | None = None,
     ) -> Prediction:
         """Make one prediction. This is the call that costs money.
@@ -113,18 +116,21 @@ class FluxHook(BaseHook):
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
         :param validate_input: check the input against the model's schema first.
         :param on_unknown_submission: ``fail``, or ``resubmit`` to send the request once more and risk paying twice.
+        :param cancel_after: seconds after which the service itself ends the prediction; only Replicate is told.
         :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
         :raises FluxInputError: if the input is wrong; nothing was sent.
         :raises FluxRefusedError: if the gateway refuses.
         :raises FluxSubmissionUnknownError: if nobody can know whether a prediction was made.
         :raises FluxGatewayError: if the gateway could not be reached in time; no prediction was made.
         """
-        problem = catalogue.check_model(model)
-        if problem:
-            raise FluxInputError(f"{problem}. Nothing was sent.")
-        if validate_input:
-            self.check_input(model, input)
-        request = self.access.gateway.create(model, input, webhook=webhook, webhook_events_filter=webhook_events_filter)
+        self.check_input(model, input, against_schema=validate_input)
+        request = self.access.gateway.create(
+            model,
+            input,
+            webhook=webhook,
+            webhook_events_filter=webhook_events_filter,
+            cancel_after=cancel_after,
+        )
         until = _deadline(deadline)
         sent_at = time.time()
         try:
@@ -144,15 +150,10 @@ class FluxHook(BaseHook):
                 webhook=webhook,
                 webhook_events_filter=webhook_events_filter,
                 validate_input=False,
+                cancel_after=cancel_after,
                 deadline=deadline,
             )
-        raise submission_unknown_error(
-            self.gateway_name,
-            failure,
-            model=model,
-            moment=datetime.fromtimestamp(sent_at, timezone.utc).isoformat(timespec="seconds"),
-            can_list=self.access.gateway.preset.lists_predictions,
-        )
+        raise self.submission_unknown(model, sent_at, failure)
 
     def get_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction:
         """Ask for one prediction.
@@ -218,6 +219,24 @@ class FluxHook(BaseHook):
             raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
         for page in self._conversation.list(deadline=_deadline(None)):
             yield from self._call(page, "list of predictions")
+
+    def submission_unknown(
+        self, model: str, sent_at: float, failure: Failure | None = None, *, candidates: Sequence[str] = ()
+    ) -> FluxSubmissionUnknownError:
+        """Build the error for a create whose outcome nobody can know.
+
+        :param sent_at: when it was sent, in seconds since the epoch.
+        :param failure: how its answer was lost; None if the worker died before it could tell.
+        :param candidates: predictions that it may have made.
+        """
+        return submission_unknown_error(
+            self.gateway_name,
+            failure or Failure(Reason.NETWORK, "the worker ended before the answer came", "an earlier create"),
+            model=model,
+            moment=datetime.fromtimestamp(sent_at, timezone.utc).isoformat(timespec="seconds"),
+            can_list=self.access.gateway.preset.lists_predictions,
+            candidates=candidates,
+        )
 
     def models(self) -> list[str]:
         """Return the ids of the models that the gateway offers to this key (DeerAPI and CometAPI).
@@ -295,7 +314,7 @@ class FluxHook(BaseHook):
         for pause in LOOKUP_PAUSES:
             time.sleep(pause)
             try:
-                found = self._predictions_like(model, input, since=sent_at - CLOCK_SKEW)
+                found = self.find_predictions(model, input, since=sent_at - CLOCK_SKEW)
             except FluxGatewayError as error:
                 self.log.warning("The list of predictions could not be read: %s", error)
                 continue
@@ -307,7 +326,13 @@ class FluxHook(BaseHook):
                 return None
         return None
 
-    def _predictions_like(self, model: str, input: Mapping[str, JSON], *, since: float) -> list[Prediction]:
+    def find_predictions(self, model: str, input: Mapping[str, JSON], *, since: float) -> list[Prediction]:
+        """Return the predictions of one model with just this input, newest first (Replicate only).
+
+        :param since: seconds since the epoch; older predictions are not looked at.
+        :raises FluxConnectionError: if the gateway has no list.
+        :raises FluxGatewayError: if the list cannot be read, which is not the same as an empty one.
+        """
         alike = []
         for prediction in self.list_predictions():
             if prediction.created_at is None or prediction.created_at < since:

@@ -12,11 +12,18 @@ from airflow.configuration import conf
 from airflow.sdk import BaseOperator
 
 from airflow_provider_flux.cancellation import cancel
-from airflow_provider_flux.exceptions import FluxDeadlineError, FluxInputError
+from airflow_provider_flux.durable import SubmissionRecords
+from airflow_provider_flux.exceptions import (
+    FluxDeadlineError,
+    FluxInputError,
+    FluxKilledError,
+    TaskDeferralTimeout,
+)
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.links import FluxPredictionLink
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.results import publish_id, settle
+from airflow_provider_flux.results import publish_id, published_id, settle
+from airflow_provider_flux.submission import Attempt
 from airflow_provider_flux.waiting import (
     PendingPrediction,
     check_poll_interval,
@@ -29,6 +36,10 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Replicate stops any prediction after 30 minutes (its lifecycle page)."""
+
+EXECUTION_TIMEOUT_MARGIN = 5.0
+CANCEL_AFTER_MARGIN = 30.0
+"""Seconds by which the service's own end of a prediction comes after the deadline that the task keeps itself."""
 
 
 class FluxPredictionOperator(BaseOperator):
@@ -52,6 +63,8 @@ class FluxPredictionOperator(BaseOperator):
     :param cancel_on_kill: cancel the prediction when the task is ended by a person or its worker is stopped.
     :param cancel_on_timeout: cancel the prediction at the deadline.
     :param validate_input: check the input against the model's schema.
+    :param durable: keep a record of the prediction, so that a retry, a clear or a crash finds it instead of paying for
+        another (Airflow 3.3 and later).
     :param on_unknown_submission: what to do when nobody can know whether a prediction was made: ``fail``, or
         ``resubmit`` to send the request once more and risk paying twice.
     """
@@ -85,6 +98,7 @@ class FluxPredictionOperator(BaseOperator):
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
         validate_input: bool = True,
+        durable: bool = True,
         on_unknown_submission: OnUnknownSubmission = "fail",
         **kwargs: Any,
     ) -> None:
@@ -107,60 +121,111 @@ class FluxPredictionOperator(BaseOperator):
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.validate_input = validate_input
+        self.durable = durable
         self.on_unknown_submission = on_unknown_submission
         self.prediction_page: str | None = ""
         self._prediction_id: str | None = None
+        self._killed = False
 
     @cached_property
     def hook(self) -> FluxHook:
         """The hook of this task's connection."""
         return FluxHook(self.flux_conn_id)
 
-    def execute(self, context: Context) -> str | list[str]:
-        """Make the prediction, and wait for it if asked to."""
+    def execute(self, context: Context) -> Any:
+        """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
         started_at = time.time()
         deadline = started_at + self._seconds_allowed()
-        prediction = self._submit(deadline)
-        self.log.info("Prediction %s of %s was made", prediction.id, self.model)
+        self.hook.check_input(self.model, self._whole_input(), against_schema=self.validate_input)
+        prediction = self._attempt(context).attach_or_submit(lambda: self._create(deadline))
+        self._take_note_of(prediction)
         publish_id(context, prediction.id)
         if not self.wait_for_completion:
             return prediction.id
         pending = PendingPrediction(prediction_id=prediction.id, submitted_at=started_at, deadline=deadline)
         if prediction.status.is_terminal:
-            return settle(context, prediction, model=self.model)
+            return self._settle(context, prediction)
         return self._wait(context, pending, at_once=False)
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[str]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Go on where the trigger left off."""
         pending = PendingPrediction.from_event(event)
         self._prediction_id = pending.prediction_id
         self.prediction_page = None
         return self._wait(context, pending, at_once=True)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume, and cancel the prediction if Airflow itself has ended the deferral.
+
+        Airflow does that when no triggerer has run the trigger by then; it does not tell which prediction it is.
+        """
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            prediction_id = published_id(context)
+            if prediction_id is None:
+                raise
+            self.log.warning("Prediction %s: no triggerer has waited for it to its deadline", prediction_id)
+            try:
+                return self._settle(context, self._give_up(prediction_id))
+            except FluxDeadlineError as late:
+                raise late from error
+
     def on_kill(self) -> None:
         """Cancel the prediction, unless it has ended."""
+        self._killed = True
         if self.cancel_on_kill and self._prediction_id is not None:
             self.log.info("%s", cancel(self.hook.access, self._prediction_id, self.log).report)
 
     def _seconds_allowed(self) -> float:
         timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
-        if self.execution_timeout is not None:
-            timeout = min(timeout, self.execution_timeout.total_seconds())
-        return timeout
+        if self.execution_timeout is None:
+            return timeout
+        # A little sooner than Airflow, which would end the task without a word about the prediction.
+        limit = self.execution_timeout.total_seconds()
+        return min(timeout, limit - min(EXECUTION_TIMEOUT_MARGIN, limit / 10))
 
-    def _submit(self, deadline: float) -> Prediction:
+    def _attempt(self, context: Context) -> Attempt:
+        task_instance: Any = context["ti"]
+        run: Any = context.get("dag_run")
+        started = getattr(run, "start_date", None)
+        return Attempt(
+            hook=self.hook,
+            log=self.log,
+            records=SubmissionRecords.of_task(context, durable=self.durable),
+            model=self.model,
+            input=self._whole_input(),
+            # Airflow raises it when a person clears the task, and leaves it alone when it retries.
+            generation=getattr(task_instance, "max_tries", 0) or 0,
+            try_number=getattr(task_instance, "try_number", 1) or 1,
+            on_unknown_submission=self.on_unknown_submission,
+            run_started_at=started.timestamp() if self.durable and started is not None else None,
+        )
+
+    def _create(self, deadline: float) -> Prediction:
+        if self._killed:
+            raise FluxKilledError("The task was ended before its prediction was asked for; nothing was sent.")
+        waits = self.wait_for_completion and self.cancel_on_timeout
         prediction = self.hook.create_prediction(
             self.model,
             self._whole_input(),
             webhook=self.webhook,
             webhook_events_filter=self.webhook_events_filter,
-            validate_input=self.validate_input,
+            validate_input=False,
             on_unknown_submission=self.on_unknown_submission,
+            cancel_after=deadline - time.time() + CANCEL_AFTER_MARGIN if waits else None,
             deadline=deadline,
         )
+        self.log.info("Prediction %s of %s was made", prediction.id, self.model)
+        return prediction
+
+    def _take_note_of(self, prediction: Prediction) -> None:
         self._prediction_id = prediction.id
         self.prediction_page = self.hook.access.gateway.page(prediction)
-        return prediction
+        if self._killed:
+            # The signal came while the create was under way, when there was nothing to cancel yet.
+            self.on_kill()
+            raise FluxKilledError(f"The task was ended while prediction {prediction.id} was being made.")
 
     def _whole_input(self) -> dict[str, Any]:
         if self.input is not None and not isinstance(self.input, Mapping):
@@ -172,7 +237,7 @@ class FluxPredictionOperator(BaseOperator):
             whole["prompt"] = self.prompt
         return whole
 
-    def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool) -> list[str]:
+    def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool) -> Any:
         """Wait on the worker for a while, or to the deadline if the operator does not defer."""
         prediction = self.hook.wait_for_prediction(
             pending.prediction_id,
@@ -194,7 +259,16 @@ class FluxPredictionOperator(BaseOperator):
                     poll_interval=self.poll_interval,
                     cancel_on_kill=self.cancel_on_kill,
                 )
-            prediction = self._give_up(pending)
+            prediction = self._give_up(pending.prediction_id)
+        return self._settle(context, prediction)
+
+    def _settle(self, context: Context, prediction: Prediction) -> Any:
+        """Hand on the pictures, or the error. A prediction that was canceled under another try is made again."""
+        ended_early = prediction.status in (PredictionStatus.CANCELED, PredictionStatus.ABORTED)
+        if ended_early and not self._killed and self._attempt(context).is_of_an_earlier_try():
+            # Clearing a task cancels its prediction, maybe just after the new try has gone on with it.
+            self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
+            return self.execute(context)
         return settle(context, prediction, model=self.model)
 
     def _worker_deadline(self, pending: PendingPrediction) -> float:
@@ -203,15 +277,13 @@ class FluxPredictionOperator(BaseOperator):
         wait = self.wait_before_defer
         return min(pending.deadline, time.time() + (default_wait_before_defer(self.model) if wait is None else wait))
 
-    def _give_up(self, pending: PendingPrediction) -> Prediction:
+    def _give_up(self, prediction_id: str) -> Prediction:
         """End the wait at the deadline. Return the prediction only if it turns out to have succeeded meanwhile."""
-        message = f"Prediction {pending.prediction_id} did not end in time."
+        message = f"Prediction {prediction_id} did not end in time."
         if not self.cancel_on_timeout:
             message += " It goes on and may be billed, as cancel_on_timeout=False says."
-            raise FluxDeadlineError(message, pending.prediction_id, canceled=False)
-        cancellation = cancel(self.hook.access, pending.prediction_id, self.log, patience=30.0)
+            raise FluxDeadlineError(message, prediction_id, canceled=False)
+        cancellation = cancel(self.hook.access, prediction_id, self.log, patience=30.0)
         if cancellation.prediction is not None and cancellation.prediction.status is PredictionStatus.SUCCEEDED:
             return cancellation.prediction
-        raise FluxDeadlineError(
-            f"{message} {cancellation.report}", pending.prediction_id, canceled=cancellation.canceled
-        )
+        raise FluxDeadlineError(f"{message} {cancellation.report}", prediction_id, canceled=cancellation.canceled)

@@ -82,20 +82,22 @@ def check_model(model: str) -> str | None:
     return f"model {model!r} is not of the form owner/name{hint}"
 
 
-def check_input(model: str, input: Mapping[str, JSON]) -> InputReport:
-    """Check an input against the model's schema.
+def check_input(model: str, input: Mapping[str, JSON], *, against_schema: bool = True) -> InputReport:
+    """Check that an input can be sent, and that the model would accept it.
 
-    :param model: ``owner/name``; only that the input is a JSON object is checked for a model not in the catalogue.
+    :param model: ``owner/name``; a model that is not in the catalogue has no schema to check against.
     :param input: what would be sent.
+    :param against_schema: check it against the model's schema too.
     """
+    problem = check_model(model)
+    if problem is not None:
+        return InputReport((problem,))
     if not isinstance(input, Mapping):
         return InputReport((f"input must be a mapping of field names to values, not {type(input).__name__}",))
     unsendable = _unsendable_fields(input)
-    if unsendable:
+    schema = input_schema(model) if against_schema else None
+    if unsendable or schema is None:
         return InputReport(unsendable)
-    schema = input_schema(model)
-    if schema is None:
-        return InputReport()
     return InputReport(_schema_errors(schema, input), _unknown_fields(model, schema, input))
 
 

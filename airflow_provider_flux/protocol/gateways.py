@@ -18,6 +18,9 @@ from airflow_provider_flux.protocol.wire import JSON, Purpose, Request
 GATEWAY_PREFIX = "/replicate/v1"
 """Where DeerAPI, CometAPI and gateways like them serve Replicate's API."""
 
+SHORTEST_CANCEL_AFTER = 5
+"""Seconds (Replicate's prediction deadlines)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -28,6 +31,7 @@ class Preset:
     :param origin: scheme and host; empty for a gateway that the connection's host names.
     :param prefix: path under which the predictions are.
     :param lists_predictions: whether past predictions can be listed.
+    :param ends_predictions: whether it ends a prediction by itself when asked to with ``Cancel-After``.
     :param identity_path: a free request that needs the key, for the test button; empty where none is known.
     :param balance_path: a free request that tells what may be spent in all; empty where none is known.
     :param usage_path: a free request that tells what has been spent of it; empty where none is known.
@@ -40,6 +44,7 @@ class Preset:
     origin: str = ""
     prefix: str = GATEWAY_PREFIX
     lists_predictions: bool = False
+    ends_predictions: bool = False
     identity_path: str = ""
     balance_path: str = ""
     usage_path: str = ""
@@ -72,6 +77,7 @@ PRESETS: Mapping[str, Preset] = {
             origin="https://api.replicate.com",
             prefix="/v1",
             lists_predictions=True,
+            ends_predictions=True,
             identity_path="/v1/account",
             prediction_page="https://replicate.com/p/{id}",
         ),
@@ -100,6 +106,7 @@ class Gateway:
         *,
         webhook: str | None = None,
         webhook_events_filter: Sequence[str] | None = None,
+        cancel_after: float | None = None,
     ) -> Request:
         """Build the request that makes, and bills, one prediction.
 
@@ -107,13 +114,17 @@ class Gateway:
         :param input: everything meant for the model.
         :param webhook: URL that the gateway is asked to call.
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
+        :param cancel_after: seconds after which the service ends the prediction by itself, where it can.
         """
+        headers = {}
+        if cancel_after is not None and self.preset.ends_predictions:
+            headers["Cancel-After"] = f"{max(SHORTEST_CANCEL_AFTER, round(cancel_after))}s"
         body: dict[str, JSON] = {"input": dict(input)}
         if webhook is not None:
             body["webhook"] = webhook
         if webhook_events_filter is not None:
             body["webhook_events_filter"] = list(webhook_events_filter)
-        return Request(Purpose.CREATE, "POST", f"{self.prefix}/models/{quote(model)}/predictions", body)
+        return Request(Purpose.CREATE, "POST", f"{self.prefix}/models/{quote(model)}/predictions", body, headers)
 
     def get(self, prediction_id: str) -> Request:
         """Build the request that asks for one prediction."""

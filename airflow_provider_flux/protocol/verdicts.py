@@ -83,6 +83,7 @@ class Failure:
     :param status: the HTTP code; None where there was no answer.
     :param code: the gateway's error code; empty if none.
     :param request_id: what the gateway's support asks for; empty if none.
+    :param retry_after: seconds that the gateway asked to wait; None if it did not say.
     """
 
     reason: Reason
@@ -91,6 +92,7 @@ class Failure:
     status: int | None = None
     code: str = ""
     request_id: str = ""
+    retry_after: float | None = None
 
     def __str__(self) -> str:
         status = f"HTTP {self.status}" if self.status is not None else self.reason.value.replace("_", " ")
@@ -108,14 +110,15 @@ class Good:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A reply that does not.
-
-    :param retry_after: seconds that the gateway asked to wait; None if it did not say.
-    """
+    """A reply that does not."""
 
     verdict: Verdict
     failure: Failure
-    retry_after: float | None = None
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the gateway asked to wait; None if it did not say."""
+        return self.failure.retry_after
 
 
 _REASON_OF_STATUS = {
@@ -226,7 +229,7 @@ def _judge_success(request: Request, answer: Answer, payload: JSON) -> Good | Tr
         failure = _failure(request, answer, payload)
         creating = request.purpose is Purpose.CREATE
         verdict = Verdict.REFUSED if creating else _verdict_on_error(request, answer.status, failure.reason)
-        return Trouble(verdict, failure, _retry_after(answer, payload))
+        return Trouble(verdict, failure)
     return Good(payload)
 
 
@@ -236,7 +239,7 @@ def _judge_error(request: Request, answer: Answer, payload: JSON) -> Good | Trou
         return _judge_html(request, answer)
     failure = _failure(request, answer, payload)
     verdict = _verdict_on_error(request, answer.status, failure.reason)
-    return Trouble(verdict, failure, _retry_after(answer, payload))
+    return Trouble(verdict, failure)
 
 
 def _verdict_on_error(request: Request, status: int, reason: Reason) -> Verdict:
@@ -280,6 +283,7 @@ def _failure(request: Request, answer: Answer, payload: JSON) -> Failure:
         answer.status,
         shorten(code, NAME_LIMIT),
         shorten(request_id, NAME_LIMIT),
+        _retry_after(answer, payload),
     )
 
 

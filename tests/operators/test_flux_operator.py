@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -209,8 +209,11 @@ class TestTheDeadline:
         assert len(urls) == 1
 
     def test_the_shorter_of_the_two_limits_counts(self) -> None:
-        assert operator(timeout=60, execution_timeout=timedelta(seconds=5))._seconds_allowed() == 5
-        assert operator(timeout=timedelta(seconds=4), execution_timeout=timedelta(seconds=5))._seconds_allowed() == 4
+        assert operator(timeout=4, execution_timeout=timedelta(seconds=100))._seconds_allowed() == 4
+        assert operator(timeout=timedelta(hours=1), execution_timeout=timedelta(seconds=100))._seconds_allowed() == 95
+
+    def test_the_task_gives_up_a_little_sooner_than_airflow_would_end_it(self) -> None:
+        assert operator(execution_timeout=timedelta(seconds=10))._seconds_allowed() == 9
 
 
 class TestKill:
@@ -300,6 +303,22 @@ def test_the_description_for_galleries_is_small_and_plain() -> None:
     described = describe(prediction)
     assert described["outputs"] == []
     assert len(described["prompt"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("output", "expires_at"),
+    [
+        ("https://replicate.delivery/a/out-0.webp", "2026-01-01T01:00:00.000+00:00"),
+        ("https://pbxt.replicate.delivery/a/out-0.webp", "2026-01-01T01:00:00.000+00:00"),
+        ("https://delivery.bfl.ai/a.jpg", "2026-01-01T00:10:00.000+00:00"),
+        ("https://notreplicate.delivery/a.jpg", "2026-01-01T00:10:00.000+00:00"),
+    ],
+)
+def test_the_description_says_until_when_the_picture_can_be_relied_on(output: str, expires_at: str) -> None:
+    """output already expired (`data_removed`)"""
+    ended = datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp()
+    prediction = Prediction(id="a", status=PredictionStatus.SUCCEEDED, outputs=(output,), completed_at=ended)
+    assert describe(prediction)["expires_at"] == expires_at
 
 
 def test_the_operator_maps_over_inputs_when_the_dag_is_parsed() -> None:
