@@ -19,6 +19,9 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
 """Seconds. A create answers within seconds; CometAPI's query page warns of a GET that gave none in 45 s."""
 
+SHORTEST_HIDDEN_KEY = 8
+"""Characters. A shorter key is no secret, and could be part of any word."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayAccess:
@@ -46,8 +49,18 @@ class GatewayAccess:
 
     @property
     def trusted_authorities(self) -> str | None:
-        """The CA file for both HTTP libraries: each honours other environment variables by itself."""
+        """The CA file or folder for both HTTP libraries, of which each has other ways of its own to find one."""
         return self.ca_file or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+
+    @property
+    def request_limit(self) -> float:
+        """Seconds after which any answer is given up, however slowly it keeps coming."""
+        return self.connect_timeout + self.read_timeout
+
+    def without_key(self, body: bytes) -> bytes:
+        """Take the key out of an answer: gateways repeat it in errors, which end up in logs and callbacks."""
+        key = self.key.encode()
+        return body.replace(key, b"***") if len(key) >= SHORTEST_HIDDEN_KEY else body
 
 
 def read_connection(connection: Connection) -> GatewayAccess:
@@ -66,8 +79,9 @@ def read_connection(connection: Connection) -> GatewayAccess:
     """
     conn_id = connection.conn_id
     extra = _extra(connection)
-    key = (connection.password or "").strip()
-    if not key:
+    # Taken as it is: Airflow hides it in logs in just this form.
+    key = connection.password or ""
+    if not key.strip():
         raise FluxConnectionError(f"Connection {conn_id!r}: no key. Put the gateway's key into the password field.")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise FluxConnectionError(

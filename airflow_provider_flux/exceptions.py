@@ -13,6 +13,7 @@
     │  ├─ FluxPredictionRejectedError *  it failed; a new one would fail the same way
     │  └─ FluxPredictionCanceledError    it was canceled, or aborted before it began
     ├─ FluxDeadlineError                 the prediction did not end in time
+    │  └─ FluxStillRunningError  *       and goes on, with no record by which a retry could find it
     ├─ FluxKilledError                   the task was ended by a person, or its worker was stopped
     ├─ FluxOutputError          *        the output cannot be handed on
     │  └─ FluxOutputExpiredError *       it is already deleted
@@ -36,7 +37,7 @@ except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versi
         TaskDeferralTimeout,
     )
 
-from airflow_provider_flux.protocol.verdicts import Failure, Reason
+from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 
 __all__ = [
     "AirflowFailException",
@@ -53,6 +54,7 @@ __all__ = [
     "FluxPredictionRejectedError",
     "FluxPredictionCanceledError",
     "FluxDeadlineError",
+    "FluxStillRunningError",
     "FluxKilledError",
     "FluxOutputError",
     "FluxOutputExpiredError",
@@ -78,11 +80,13 @@ class FluxGatewayError(FluxError):
     """The gateway did not give what was asked for.
 
     :param failure: what happened, with the gateway's own words and request id.
+    :param is_doubtful: whether an answer came that may be wrong, such as "no such prediction" right after a create.
     """
 
-    def __init__(self, message: str, failure: Failure) -> None:
+    def __init__(self, message: str, failure: Failure, *, is_doubtful: bool = False) -> None:
         super().__init__(message)
         self.failure = failure
+        self.is_doubtful = is_doubtful
 
 
 class FluxRefusedError(FluxGatewayError, AirflowFailException):
@@ -129,6 +133,10 @@ class FluxDeadlineError(FluxError):
         self.canceled = canceled
 
 
+class FluxStillRunningError(FluxDeadlineError, AirflowFailException):
+    """The prediction did not end in time and goes on, and a retry could not find it but only pay for another."""
+
+
 class FluxKilledError(FluxError):
     """The task was ended while its prediction was about to be made, or being made."""
 
@@ -161,19 +169,18 @@ _ADVICE = {
     Reason.MALFORMED: "Check that the connection's host is a Replicate-compatible gateway.",
 }
 
-_PASSING = frozenset({Reason.RATE_LIMITED, Reason.OUTAGE, Reason.NETWORK, Reason.MALFORMED})
 
-
-def gateway_error(gateway: str, failure: Failure, *, about: str = "") -> FluxGatewayError:
+def gateway_error(gateway: str, failure: Failure, verdict: Verdict, *, about: str = "") -> FluxGatewayError:
     """Turn a failed call into the error that a task raises.
 
     :param gateway: the gateway's name.
+    :param verdict: what the failure means.
     :param about: what the call was about, such as ``prediction abc``.
     """
     subject = f" ({about})" if about else ""
     message = f"{gateway}: {failure}{subject}. {_ADVICE[failure.reason]}"
-    error_type = FluxGatewayError if failure.reason in _PASSING else FluxRefusedError
-    return error_type(message, failure)
+    error_type = FluxRefusedError if verdict is Verdict.REFUSED else FluxGatewayError
+    return error_type(message, failure, is_doubtful=verdict is Verdict.DOUBTFUL)
 
 
 def submission_unknown_error(
@@ -189,7 +196,7 @@ def submission_unknown_error(
         searched = f" It could be any of {', '.join(candidates)}."
     else:
         searched = (
-            " The gateway's list of predictions does not show which one it would be."
+            " The gateway's list of predictions did not settle it."
             if can_list
             else " The gateway has no list of predictions to look it up in."
         )

@@ -48,16 +48,17 @@ def published_id(context: Context) -> str | None:
     return prediction_id if isinstance(prediction_id, str) else None
 
 
-def settle(context: Context, prediction: Prediction, *, model: str = "") -> list[str]:
+def settle(context: Context, prediction: Prediction, *, model: str = "", prompt: str | None = None) -> list[str]:
     """Push what became of a prediction that has ended, and return its URLs.
 
     ``flux_result`` is pushed in any case, ``output_url`` for a success.
 
     :param model: the model that was asked for; the answer may name an internal alias.
+    :param prompt: the prompt that was sent; not every answer repeats it.
     :raises FluxPredictionError: if it did not succeed.
     :raises FluxOutputError: if it did, but there is no URL to hand on.
     """
-    context["ti"].xcom_push(RESULT_KEY, describe(prediction, model=model))
+    context["ti"].xcom_push(RESULT_KEY, describe(prediction, model=model, prompt=prompt))
     if prediction.status is not PredictionStatus.SUCCEEDED:
         raise _ending_error(prediction)
     urls = _urls(prediction)
@@ -66,15 +67,15 @@ def settle(context: Context, prediction: Prediction, *, model: str = "") -> list
     return urls
 
 
-def describe(prediction: Prediction, *, model: str = "") -> dict[str, Any]:
+def describe(prediction: Prediction, *, model: str = "", prompt: str | None = None) -> dict[str, Any]:
     """Return the small dict that galleries and downstream tasks read: plain JSON, no ``data:`` URI."""
-    prompt = prediction.input.get("prompt")
+    shown = prompt or prediction.input.get("prompt")
     return {
         "id": prediction.id,
         "model": model or prediction.model,
         "status": prediction.status.value,
         "outputs": [output for output in prediction.outputs if not _is_inline(output)],
-        "prompt": shorten(prompt, PROMPT_LIMIT) if isinstance(prompt, str) else "",
+        "prompt": shorten(shown, PROMPT_LIMIT) if isinstance(shown, str) else "",
         "error": shorten(prediction.error) if prediction.error else None,
         "metrics": dict(prediction.metrics),
         "created_at": _iso(prediction.created_at),
@@ -114,7 +115,10 @@ def _urls(prediction: Prediction) -> list[str]:
                 f"Prediction {prediction.id} succeeded at {ended}, but its output has been deleted since: Replicate "
                 "keeps files for one hour, other services for less. Fetch them in the task that waits, or right after."
             )
-        raise FluxOutputError(f"Prediction {prediction.id} succeeded at {ended} without any output.")
+        what = (
+            f"with an output that is no URL: {prediction.odd_output}" if prediction.odd_output else "without any output"
+        )
+        raise FluxOutputError(f"Prediction {prediction.id} succeeded at {ended} {what}.")
     if any(_is_inline(output) for output in prediction.outputs):
         raise FluxOutputError(
             f"Prediction {prediction.id} gave its picture as a data: URI, which is too large for XCom. "

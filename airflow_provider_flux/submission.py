@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from airflow_provider_flux.cancellation import cancel
 from airflow_provider_flux.durable import Step, SubmissionRecord, SubmissionRecords, decide, fingerprint_of
 from airflow_provider_flux.exceptions import FluxError, FluxGatewayError, FluxSubmissionUnknownError
-from airflow_provider_flux.hooks.flux import CLOCK_SKEW
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.verdicts import Reason
 from airflow_provider_flux.protocol.wire import JSON, Log
@@ -123,9 +122,11 @@ class Attempt:
             prediction = create()
         except FluxSubmissionUnknownError:
             raise
-        except FluxError:
-            # Every other error of ours says that no prediction was made.
-            self.records.forget()
+        except FluxError as error:
+            # Every other error of ours says that no prediction was made; only of an answer that does not come from a
+            # gateway at all one cannot be quite sure.
+            if not (isinstance(error, FluxGatewayError) and error.failure.reason is Reason.WRONG_URL):
+                self.records.forget()
             raise
         self._keep_id(intent, prediction.id)
         return prediction
@@ -144,7 +145,7 @@ class Attempt:
         """Find the prediction of an intent in the gateway's list. None means that there is none, for certain."""
         while True:
             asked_at = time.time()
-            alike = self.hook.find_predictions(self.model, self.input, since=record.sent_at - CLOCK_SKEW)
+            alike = self.hook.find_predictions(self.model, self.input, sent_at=record.sent_at)
             if len(alike) == 1:
                 self.log.info("Prediction %s is the one that an earlier try asked for", alike[0].id)
                 self._keep_id(record, alike[0].id)
@@ -162,7 +163,7 @@ class Attempt:
             return None
         if not self.hook.access.gateway.preset.lists_predictions:
             return None
-        for prediction in self.hook.find_predictions(self.model, self.input, since=self.run_started_at):
+        for prediction in self.hook.find_predictions(self.model, self.input, sent_at=self.run_started_at):
             alive = not prediction.status.is_terminal
             if alive or (prediction.status is PredictionStatus.SUCCEEDED and prediction.outputs):
                 self.log.info("Prediction %s has the same input; going on with it", prediction.id)

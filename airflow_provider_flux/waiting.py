@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_flux.exceptions import FluxEventError
 from airflow_provider_flux.protocol.catalogue import typical_run_time
+from airflow_provider_flux.protocol.prediction import PredictionStatus
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
+
+TIMED_OUT = "timed_out"
+CANNOT_TELL = "cannot_tell"
+"""Statuses of an event besides those of a prediction that has ended."""
 
 SAFETY_MARGIN = timedelta(minutes=2)
 """How long after the deadline Airflow itself ends a deferral whose trigger was never run."""
@@ -30,14 +35,19 @@ class PendingPrediction:
     """What must be known to go on waiting. Airflow stores and logs it as plain text, so it holds ids and numbers only.
 
     It travels in the trigger's arguments and comes back in its event, not in the deferral's own arguments, because
-    ``dag.test()`` drops those (Airflow 3.1 to 3.3).
+    ``dag.test()`` drops those (Airflow 3.1 to 3.3). It names the connection and the model, because a task's templates
+    are rendered again when it resumes and need not give what they gave before.
 
     :param prediction_id: which prediction.
+    :param flux_conn_id: the connection of the account that made it.
+    :param model: fits the poll times; empty if not known.
     :param submitted_at: when it was made, in seconds since the epoch.
     :param deadline: when to give up, in seconds since the epoch: absolute, so that it outlives a restart.
     """
 
     prediction_id: str
+    flux_conn_id: str
+    model: str
     submitted_at: float
     deadline: float
 
@@ -71,6 +81,23 @@ def check_poll_interval(poll_interval: float | None) -> None:
         raise ValueError(f"poll_interval must be a number of seconds above 0, not {poll_interval!r}")
 
 
+def check_timeout(timeout: float | timedelta) -> None:
+    """Refuse a wait that ends before it begins, after the prediction is paid for.
+
+    :raises ValueError: when the DAG is parsed.
+    """
+    if not (timeout.total_seconds() if isinstance(timeout, timedelta) else timeout) > 0:
+        raise ValueError(f"timeout must be longer than nothing, not {timeout!r}")
+
+
+def ended_status(event: Mapping[str, Any]) -> PredictionStatus | None:
+    """Return how the prediction ended as the trigger saw it; None if it did not see an end."""
+    if event["status"] not in set(PredictionStatus):
+        return None
+    status = PredictionStatus(event["status"])
+    return status if status.is_terminal else None
+
+
 def default_wait_before_defer(model: str) -> float:
     """Return how many seconds to wait on the worker before deferring, fitted to the model."""
     return QUICK_WAIT if typical_run_time(model) <= QUICK_RUN else SLOW_WAIT
@@ -80,8 +107,6 @@ def defer_until_ended(
     task: BaseOperator,
     pending: PendingPrediction,
     *,
-    flux_conn_id: str,
-    model: str,
     poll_interval: float | None,
     cancel_on_kill: bool,
 ) -> NoReturn:
@@ -91,8 +116,6 @@ def defer_until_ended(
     task.log.info("Prediction %s: waiting for it in the triggerer", pending.prediction_id)
     task.defer(
         trigger=FluxPredictionTrigger(
-            flux_conn_id=flux_conn_id,
-            model=model,
             **asdict(pending),
             poll_interval=poll_interval,
             cancel_on_kill=cancel_on_kill,

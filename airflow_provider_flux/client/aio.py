@@ -8,10 +8,11 @@ import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
-from requests.utils import get_environ_proxies, select_proxy
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from airflow_provider_flux.access import GatewayAccess
 from airflow_provider_flux.protocol.flows import Flow, Send
@@ -37,7 +38,7 @@ async def run(flow: Flow[T], access: GatewayAccess) -> T:
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
-                    effect = flow.send(await send(session, access, effect.request))
+                    effect = flow.send(await send(session, access, effect.request, effect.limit))
                 else:
                     await asyncio.sleep(effect.seconds)
                     effect = next(flow)
@@ -46,8 +47,11 @@ async def run(flow: Flow[T], access: GatewayAccess) -> T:
             return result
 
 
-async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: Request) -> Reply:
-    """Send one request to the gateway's origin, following nothing."""
+async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: Request, limit: float) -> Reply:
+    """Send one request to the gateway's origin, following nothing.
+
+    :param limit: seconds for all of it, the wait for a free connection included.
+    """
     try:
         async with session.request(
             request.method,
@@ -55,12 +59,14 @@ async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: R
             json=request.body,
             headers={"Accept": "application/json", **request.headers, **access.headers},
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=access.connect_timeout, sock_read=access.read_timeout
+                total=min(limit, access.request_limit),
+                sock_connect=access.connect_timeout,
+                sock_read=access.read_timeout,
             ),
             allow_redirects=False,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, headers, await _body(response))
+            return Answer(response.status, headers, access.without_key(await _body(response)))
     except aiohttp.ClientConnectorCertificateError:
         return TransportFailure(Delivery.UNTRUSTED, "the TLS handshake failed: certificate not trusted")
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -122,9 +128,17 @@ async def shared_session(access: GatewayAccess) -> AsyncIterator[aiohttp.ClientS
             await shared.session.close()
 
 
+def _trust(authorities: str | None) -> ssl.SSLContext:
+    """Trust whom the worker trusts: requests brings authorities of its own and takes a folder as well."""
+    chosen = authorities or DEFAULT_CA_BUNDLE_PATH
+    if Path(chosen).is_dir():
+        return ssl.create_default_context(capath=chosen)
+    return ssl.create_default_context(cafile=chosen)
+
+
 async def _open_session(access: GatewayAccess) -> aiohttp.ClientSession:
     # Reading the authorities takes tens of milliseconds, too long for the triggerer's loop.
-    context = await asyncio.to_thread(ssl.create_default_context, cafile=access.trusted_authorities)
+    context = await asyncio.to_thread(_trust, access.trusted_authorities)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),

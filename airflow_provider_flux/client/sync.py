@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
 from airflow_provider_flux.access import GatewayAccess
 from airflow_provider_flux.protocol.flows import Flow, Send
@@ -37,7 +37,7 @@ def run(flow: Flow[T], access: GatewayAccess, *, sleep: Callable[[float], object
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
-                    effect = flow.send(send(session, access, effect.request))
+                    effect = flow.send(send(session, access, effect.request, effect.limit))
                 else:
                     sleep(effect.seconds)
                     effect = next(flow)
@@ -46,8 +46,13 @@ def run(flow: Flow[T], access: GatewayAccess, *, sleep: Callable[[float], object
             return result
 
 
-def send(session: requests.Session, access: GatewayAccess, request: Request) -> Reply:
-    """Send one request to the gateway's origin, following nothing."""
+def send(session: requests.Session, access: GatewayAccess, request: Request, limit: float) -> Reply:
+    """Send one request to the gateway's origin, following nothing.
+
+    :param limit: seconds for all of it.
+    """
+    limit = min(limit, access.request_limit)
+    ends_at = time.monotonic() + limit
     headers = {"Accept": "application/json", **request.headers}
     if request.purpose is Purpose.CREATE:
         # A kept connection can be closed by the other side just as a create is sent, which would leave its
@@ -59,23 +64,35 @@ def send(session: requests.Session, access: GatewayAccess, request: Request) -> 
             f"{access.gateway.origin}{request.path}",
             json=request.body,
             headers=headers,
-            timeout=(access.connect_timeout, access.read_timeout),
+            timeout=(min(access.connect_timeout, limit), min(access.read_timeout, limit)),
             allow_redirects=False,
             verify=access.trusted_authorities or True,
             stream=True,
         ) as response:
             answer_headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status_code, answer_headers, _body(response))
+            return Answer(response.status_code, answer_headers, access.without_key(_body(response, ends_at)))
     except requests.RequestException as error:
         return TransportFailure(_delivery(error), _describe(error))
+    except _BodyError as error:
+        return TransportFailure(Delivery.IN_DOUBT, str(error))
 
 
-def _body(response: requests.Response) -> bytes:
+class _BodyError(Exception):
+    """The rest of an answer did not come."""
+
+
+def _body(response: requests.Response, ends_at: float) -> bytes:
     body = bytearray()
-    for chunk in response.iter_content(65536):
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            break
+    try:
+        # Piece by piece as they come, since a body that trickles meets no read timeout.
+        while chunk := response.raw.read1(65536, decode_content=True):
+            body += chunk
+            if len(body) > BODY_LIMIT:
+                break
+            if time.monotonic() > ends_at:
+                raise _BodyError("the answer came too slowly")
+    except (HTTPError, OSError) as error:
+        raise _BodyError(f"the connection ended before the answer was whole ({type(error).__name__})") from error
     return bytes(body[:BODY_LIMIT])
 
 
@@ -95,6 +112,8 @@ def _delivery(error: requests.RequestException) -> Delivery:
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return Delivery.UNTRUSTED
     cause = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(cause, ProxyError):
+        cause = cause.original_error
     if isinstance(cause, (NewConnectionError, ConnectTimeoutError)):
         return Delivery.NOT_SENT
     return Delivery.IN_DOUBT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -21,9 +22,9 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.protocol import catalogue
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
-from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.schedule import PollSchedule
-from airflow_provider_flux.protocol.verdicts import Failure, Reason
+from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.wire import JSON
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ CLOCK_SKEW = 30.0
 
 LOOKUP_PAUSES = (1.0, 4.0, 10.0)
 """Seconds to wait before each look into the list: a prediction may show there a little after it was made."""
+
+WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 
 OnUnknownSubmission = Literal["fail", "resubmit"]
 
@@ -124,6 +127,7 @@ class FluxHook(BaseHook):
         :raises FluxGatewayError: if the gateway could not be reached in time; no prediction was made.
         """
         self.check_input(model, input, against_schema=validate_input)
+        _check_webhook_events(webhook_events_filter)
         request = self.access.gateway.create(
             model,
             input,
@@ -137,7 +141,7 @@ class FluxHook(BaseHook):
             return self._run(self._conversation.submit(request, deadline=until))
         except CallFailed as failed:
             if not failed.may_exist:
-                raise gateway_error(self.gateway_name, failed.failure, about=f"model {model}") from None
+                raise gateway_error(self.gateway_name, failed.failure, failed.verdict, about=f"model {model}") from None
             failure = failed.failure
         found = self._look_up(model, input, sent_at, failure)
         if found is not None:
@@ -164,6 +168,15 @@ class FluxHook(BaseHook):
         flow = self._conversation.get(prediction_id, deadline=_deadline(deadline))
         return self._call(flow, f"prediction {prediction_id}")
 
+    def get_ended_prediction(self, prediction_id: str, status: PredictionStatus) -> Prediction:
+        """Ask for a prediction that was seen to have ended.
+
+        :param status: the status that was seen. It stands, should the gateway's own word still lag behind.
+        :raises FluxGatewayError: if it cannot be told.
+        """
+        prediction = self.get_prediction(prediction_id)
+        return prediction if prediction.status.is_terminal else replace(prediction, status=status)
+
     def wait_for_prediction(
         self,
         prediction_id: str,
@@ -176,7 +189,7 @@ class FluxHook(BaseHook):
     ) -> Prediction | None:
         """Poll one prediction until it has ended or the deadline comes.
 
-        :param model: fits the poll times to the model's usual run time.
+        :param model: fits the poll times to the model's usual run time, and tells when an output is complete.
         :param submitted_at: when the prediction was made, in seconds since the epoch; now if not given.
         :param deadline: seconds since the epoch; two minutes from now if not given.
         :param poll_interval: exactly this many seconds between polls, instead of the fitted times.
@@ -189,6 +202,7 @@ class FluxHook(BaseHook):
         flow = self._conversation.watch(
             prediction_id,
             schedule,
+            model=model,
             submitted_at=submitted_at or time.time(),
             deadline=_deadline(deadline),
             at_once=at_once,
@@ -270,12 +284,10 @@ class FluxHook(BaseHook):
         """
         try:
             gateway = self.access.gateway
-            path = gateway.preset.identity_path
-            if path:
-                self._run(self._conversation.read(gateway.read(path), deadline=time.time()))
-            else:
-                # A gateway of which nothing else is known must at least know that it has no such prediction.
-                self._run(self._conversation.get(TEST_PREDICTION_ID, deadline=time.time()))
+            if gateway.preset.identity_path:
+                self._run(self._conversation.read(gateway.read(gateway.preset.identity_path), deadline=time.time()))
+            # The key can be right and the path wrong: a gateway knows that it has no such prediction.
+            self._run(self._conversation.get(TEST_PREDICTION_ID, deadline=time.time()))
         except FluxConnectionError as error:
             return False, str(error)
         except CallFailed as failed:
@@ -295,7 +307,7 @@ class FluxHook(BaseHook):
         try:
             return self._run(flow)
         except CallFailed as failed:
-            raise gateway_error(self.gateway_name, failed.failure, about=about) from None
+            raise gateway_error(self.gateway_name, failed.failure, failed.verdict, about=about) from None
 
     def _read(self, path: str, about: str) -> JSON:
         if not path:
@@ -304,7 +316,7 @@ class FluxHook(BaseHook):
 
     def _malformed(self, about: str) -> FluxGatewayError:
         failure = Failure(Reason.MALFORMED, "the answer does not have the documented shape", about)
-        return gateway_error(self.gateway_name, failure)
+        return gateway_error(self.gateway_name, failure, Verdict.REFUSED)
 
     def _look_up(self, model: str, input: Mapping[str, JSON], sent_at: float, failure: Failure) -> Prediction | None:
         """Look for the prediction of a create whose outcome is unknown, where the gateway lists predictions."""
@@ -314,7 +326,7 @@ class FluxHook(BaseHook):
         for pause in LOOKUP_PAUSES:
             time.sleep(pause)
             try:
-                found = self.find_predictions(model, input, since=sent_at - CLOCK_SKEW)
+                found = self.find_predictions(model, input, sent_at=sent_at)
             except FluxGatewayError as error:
                 self.log.warning("The list of predictions could not be read: %s", error)
                 continue
@@ -326,32 +338,58 @@ class FluxHook(BaseHook):
                 return None
         return None
 
-    def find_predictions(self, model: str, input: Mapping[str, JSON], *, since: float) -> list[Prediction]:
-        """Return the predictions of one model with just this input, newest first (Replicate only).
+    def find_predictions(self, model: str, input: Mapping[str, JSON], *, sent_at: float) -> list[Prediction]:
+        """Return the predictions that a create may have made, newest first (Replicate only).
 
-        :param since: seconds since the epoch; older predictions are not looked at.
+        :param sent_at: when the create was sent, in seconds since the epoch.
         :raises FluxConnectionError: if the gateway has no list.
         :raises FluxGatewayError: if the list cannot be read, which is not the same as an empty one.
         """
         alike = []
         for prediction in self.list_predictions():
-            if prediction.created_at is None or prediction.created_at < since:
+            if prediction.created_at is None or prediction.created_at < sent_at - CLOCK_SKEW:
                 break
-            if prediction.model == model and dict(prediction.input) == dict(input):
+            same = prediction.model == model and dict(prediction.input) == dict(input)
+            if same and not _ended_in_vain_before(prediction, sent_at):
                 alike.append(prediction)
         return alike
 
     def _explain_test(self, failure: Failure) -> tuple[bool, str]:
         origin = self.access.gateway.origin
-        if failure.request.endswith(TEST_PREDICTION_ID) and failure.reason is Reason.NOT_FOUND:
-            return True, f"{origin} answers like a gateway and accepts the key."
+        if failure.request.endswith(TEST_PREDICTION_ID) and _knows_no_prediction(failure):
+            return True, f"{self.gateway_name} at {origin} accepts the key."
         if failure.reason is Reason.KEY:
             return False, f"{origin} answers, but refuses the key: {failure.message}"
         if failure.reason in (Reason.WRONG_URL, Reason.NOT_FOUND, Reason.MALFORMED):
-            return False, f"{origin} answers, but not as a gateway; the URL is wrong: {failure.message}"
+            return False, f"{origin} answers, but not as a gateway; the URL is wrong: {failure}"
         if failure.reason in (Reason.NETWORK, Reason.CERTIFICATE):
             return False, f"{origin} cannot be reached: {failure.message}"
         return False, f"{origin}: {failure}"
+
+
+def _check_webhook_events(events: Sequence[str] | None) -> None:
+    if events is None:
+        return
+    wrong = [events] if isinstance(events, str) else [event for event in events if event not in WEBHOOK_EVENTS]
+    if wrong:
+        raise FluxInputError(
+            f"webhook_events_filter: {wrong[0]!r} is not allowed; give a list of {', '.join(WEBHOOK_EVENTS)}. "
+            "Nothing was sent."
+        )
+
+
+def _knows_no_prediction(failure: Failure) -> bool:
+    """Tell "no such prediction" from "no such page", which web servers say in a few words of their own."""
+    said = failure.message.strip(" .").lower()
+    return failure.reason is Reason.NOT_FOUND and said not in _NO_SUCH_PAGE
+
+
+_NO_SUCH_PAGE = {"not found", "404 page not found", "404 not found", "404: not found", "(no text)"}
+
+
+def _ended_in_vain_before(prediction: Prediction, moment: float) -> bool:
+    ended = prediction.completed_at is not None and prediction.completed_at < moment
+    return ended and prediction.status is not PredictionStatus.SUCCEEDED
 
 
 def _deadline(deadline: float | None) -> float:

@@ -17,6 +17,7 @@ from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
     FluxInputError,
     FluxKilledError,
+    FluxStillRunningError,
     TaskDeferralTimeout,
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
@@ -27,8 +28,10 @@ from airflow_provider_flux.submission import Attempt
 from airflow_provider_flux.waiting import (
     PendingPrediction,
     check_poll_interval,
+    check_timeout,
     default_wait_before_defer,
     defer_until_ended,
+    ended_status,
 )
 
 if TYPE_CHECKING:
@@ -117,6 +120,7 @@ class FluxPredictionOperator(BaseOperator):
         self.wait_before_defer = wait_before_defer
         self.timeout = timeout
         check_poll_interval(poll_interval)
+        check_timeout(timeout)
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
@@ -134,25 +138,38 @@ class FluxPredictionOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
-        started_at = time.time()
-        deadline = started_at + self._seconds_allowed()
+        deadline = time.time() + self._seconds_allowed()
         self.hook.check_input(self.model, self._whole_input(), against_schema=self.validate_input)
         prediction = self._attempt(context).attach_or_submit(lambda: self._create(deadline))
         self._take_note_of(prediction)
         publish_id(context, prediction.id)
         if not self.wait_for_completion:
             return prediction.id
-        pending = PendingPrediction(prediction_id=prediction.id, submitted_at=started_at, deadline=deadline)
-        if prediction.status.is_terminal:
+        if prediction.status.is_terminal and prediction.outputs:
             return self._settle(context, prediction)
-        return self._wait(context, pending, at_once=False)
+        pending = PendingPrediction(
+            prediction_id=prediction.id,
+            flux_conn_id=self.flux_conn_id,
+            model=self.model,
+            submitted_at=time.time(),
+            deadline=deadline,
+        )
+        return self._wait(context, pending, at_once=False, may_defer=self.deferrable)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """Go on where the trigger left off."""
+        """Go on where the trigger left off, to the end and on this worker."""
         pending = PendingPrediction.from_event(event)
+        self.flux_conn_id, self.model = pending.flux_conn_id, pending.model
+        access = self.hook.access
+        # Only now can a signal cancel: its handler must not be the one to look the connection up.
         self._prediction_id = pending.prediction_id
         self.prediction_page = None
-        return self._wait(context, pending, at_once=True)
+        status = ended_status(event)
+        if status is None:
+            return self._wait(context, pending, at_once=True, may_defer=False)
+        prediction = self.hook.get_ended_prediction(pending.prediction_id, status)
+        self.prediction_page = access.gateway.page(prediction)
+        return self._settle(context, prediction)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume, and cancel the prediction if Airflow itself has ended the deferral.
@@ -167,7 +184,7 @@ class FluxPredictionOperator(BaseOperator):
                 raise
             self.log.warning("Prediction %s: no triggerer has waited for it to its deadline", prediction_id)
             try:
-                return self._settle(context, self._give_up(prediction_id))
+                return self._settle(context, self._give_up(context, prediction_id))
             except FluxDeadlineError as late:
                 raise late from error
 
@@ -229,7 +246,7 @@ class FluxPredictionOperator(BaseOperator):
 
     def _whole_input(self) -> dict[str, Any]:
         if self.input is not None and not isinstance(self.input, Mapping):
-            raise FluxInputError(f"input must be a mapping of field names to values, not {self.input!r}.")
+            raise FluxInputError(f"input must be a mapping of field names to values, not {type(self.input).__name__}.")
         whole = dict(self.input or {})
         if self.prompt is not None:
             if whole.get("prompt", self.prompt) != self.prompt:
@@ -237,29 +254,22 @@ class FluxPredictionOperator(BaseOperator):
             whole["prompt"] = self.prompt
         return whole
 
-    def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool) -> Any:
-        """Wait on the worker for a while, or to the deadline if the operator does not defer."""
+    def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool, may_defer: bool) -> Any:
+        """Wait on the worker: for a while before deferring, else to the deadline."""
         prediction = self.hook.wait_for_prediction(
             pending.prediction_id,
             model=self.model,
             submitted_at=pending.submitted_at,
-            deadline=self._worker_deadline(pending),
+            deadline=self._end_of_short_wait(pending) if may_defer else pending.deadline,
             poll_interval=self.poll_interval,
             at_once=at_once,
         )
         if prediction is not None:
             self.prediction_page = self.hook.access.gateway.page(prediction)
         if prediction is None or not prediction.status.is_terminal:
-            if time.time() < pending.deadline:
-                defer_until_ended(
-                    self,
-                    pending,
-                    flux_conn_id=self.flux_conn_id,
-                    model=self.model,
-                    poll_interval=self.poll_interval,
-                    cancel_on_kill=self.cancel_on_kill,
-                )
-            prediction = self._give_up(pending.prediction_id)
+            if may_defer and time.time() < pending.deadline:
+                defer_until_ended(self, pending, poll_interval=self.poll_interval, cancel_on_kill=self.cancel_on_kill)
+            prediction = self._give_up(context, pending.prediction_id)
         return self._settle(context, prediction)
 
     def _settle(self, context: Context, prediction: Prediction) -> Any:
@@ -269,21 +279,21 @@ class FluxPredictionOperator(BaseOperator):
             # Clearing a task cancels its prediction, maybe just after the new try has gone on with it.
             self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
             return self.execute(context)
-        return settle(context, prediction, model=self.model)
+        return settle(context, prediction, model=self.model, prompt=self._whole_input().get("prompt"))
 
-    def _worker_deadline(self, pending: PendingPrediction) -> float:
-        if not self.deferrable:
-            return pending.deadline
+    def _end_of_short_wait(self, pending: PendingPrediction) -> float:
         wait = self.wait_before_defer
         return min(pending.deadline, time.time() + (default_wait_before_defer(self.model) if wait is None else wait))
 
-    def _give_up(self, prediction_id: str) -> Prediction:
+    def _give_up(self, context: Context, prediction_id: str) -> Prediction:
         """End the wait at the deadline. Return the prediction only if it turns out to have succeeded meanwhile."""
-        message = f"Prediction {prediction_id} did not end in time."
-        if not self.cancel_on_timeout:
-            message += " It goes on and may be billed, as cancel_on_timeout=False says."
-            raise FluxDeadlineError(message, prediction_id, canceled=False)
-        cancellation = cancel(self.hook.access, prediction_id, self.log, patience=30.0)
-        if cancellation.prediction is not None and cancellation.prediction.status is PredictionStatus.SUCCEEDED:
-            return cancellation.prediction
-        raise FluxDeadlineError(f"{message} {cancellation.report}", prediction_id, canceled=cancellation.canceled)
+        report = "It goes on and may be billed, as cancel_on_timeout=False says."
+        canceled = False
+        if self.cancel_on_timeout:
+            cancellation = cancel(self.hook.access, prediction_id, self.log, patience=30.0)
+            if cancellation.prediction is not None and cancellation.prediction.status is PredictionStatus.SUCCEEDED:
+                return cancellation.prediction
+            report, canceled = cancellation.report, cancellation.canceled
+        found_again = SubmissionRecords.of_task(context, durable=self.durable).are_kept
+        error_type = FluxDeadlineError if canceled or found_again else FluxStillRunningError
+        raise error_type(f"Prediction {prediction_id} did not end in time. {report}", prediction_id, canceled=canceled)

@@ -70,6 +70,20 @@ def input_schema(model: str) -> Mapping[str, JSON] | None:
     return schema
 
 
+def expected_outputs(model: str, input: Mapping[str, JSON]) -> int | None:
+    """Return how many outputs a finished run has; None if that is not known.
+
+    :param input: the input as the gateway echoes it; empty if it does not.
+    """
+    schema = input_schema(model)
+    if schema is None:
+        return None
+    if schema["$defs"]["output"]["type"] == "string":
+        return 1
+    asked = input.get("num_outputs", schema["properties"]["num_outputs"]["default"])
+    return asked if input and isinstance(asked, int) else None
+
+
 def check_model(model: str) -> str | None:
     """Return what is wrong with a model's name, or None."""
     if not isinstance(model, str):

@@ -13,8 +13,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
+from airflow_provider_flux.protocol.catalogue import expected_outputs
 from airflow_provider_flux.protocol.gateways import Gateway
-from airflow_provider_flux.protocol.prediction import Absent, Prediction, PredictionStatus, read_prediction
+from airflow_provider_flux.protocol.prediction import (
+    Absent,
+    Prediction,
+    PredictionStatus,
+    read_created,
+    read_prediction,
+)
 from airflow_provider_flux.protocol.schedule import Chance, PollSchedule, backoff
 from airflow_provider_flux.protocol.verdicts import Failure, Good, Trouble, Verdict, judge, malformed, not_found
 from airflow_provider_flux.protocol.wire import JSON, Log, Reply, Request
@@ -28,14 +35,24 @@ LONGEST_SILENCE = 60.0
 EMPTY_LIMIT = 3
 """How often a success without output is looked at: an envelope can be ahead of the prediction inside it."""
 
+SETTLED_AFTER = 3
+"""How often in a row the same output must be seen beside a running status to be taken for the end."""
+
+SHORTEST_LIMIT = 1.0
+"""Seconds that even the last request before a deadline is given."""
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request; the reply is an Answer or a TransportFailure."""
+    """Send a request; the reply is an Answer or a TransportFailure.
+
+    :param limit: seconds after which the answer is given up however much of it has come.
+    """
 
     request: Request
+    limit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +70,19 @@ class CallFailed(Exception):
     """A call ended without what it was made for.
 
     :param failure: the last thing that went wrong.
-    :param may_exist: whether a prediction may have been made, and billed, all the same.
+    :param verdict: what it means: RETRY or DOUBTFUL if only time has run out, REFUSED if asking again is no use,
+        UNKNOWN if a prediction may have been made, and billed, all the same.
     """
 
-    def __init__(self, failure: Failure, *, may_exist: bool = False) -> None:
+    def __init__(self, failure: Failure, verdict: Verdict = Verdict.REFUSED) -> None:
         super().__init__(str(failure))
         self.failure = failure
-        self.may_exist = may_exist
+        self.verdict = verdict
+
+    @property
+    def may_exist(self) -> bool:
+        """Whether a prediction may have been made, and billed, all the same."""
+        return self.verdict is Verdict.UNKNOWN
 
 
 class DeadlinePassed(Exception):
@@ -115,12 +138,20 @@ class Conversation:
         return (yield from self._until_clear(request, lambda payload: payload, deadline))
 
     def watch(
-        self, prediction_id: str, schedule: PollSchedule, *, submitted_at: float, deadline: float, at_once: bool
+        self,
+        prediction_id: str,
+        schedule: PollSchedule,
+        *,
+        model: str,
+        submitted_at: float,
+        deadline: float,
+        at_once: bool,
     ) -> Flow[Prediction]:
         """Poll one prediction to its end.
 
         Passing trouble is borne until the deadline, doubtful answers a few times in a row.
 
+        :param model: ``owner/name`` if it is known; tells how many outputs make it complete.
         :param submitted_at: when the prediction was made, for the schedule.
         :param at_once: poll before the first wait. A prediction that was seen a moment ago need not be.
         :return: the prediction in a terminal state.
@@ -128,12 +159,12 @@ class Conversation:
         :raises DeadlinePassed: if the prediction has not ended by then.
         """
         request = self.gateway.get(prediction_id)
-        watched = _Watched(prediction_id, self.log)
+        watched = _Watched(prediction_id, self.log, None if self.gateway.preset.status_is_exact else model)
         now = self.clock()
         if not at_once:
             yield Sleep(max(0.0, min(schedule.next_wait(now - submitted_at), deadline - now)))
         while True:
-            reply = yield Send(request)
+            reply = yield self._send(request, deadline)
             seen = self._read(judge(request, reply), self._prediction_in(request, prediction_id))
             finished = watched.observe(seen)
             if finished is not None:
@@ -192,7 +223,7 @@ class Conversation:
         """Send a request until its answer is clear or the deadline has come."""
         doubtful = attempt = 0
         while True:
-            reply = yield Send(request)
+            reply = yield self._send(request, deadline)
             result = self._read(judge(request, reply), read)
             if not isinstance(result, Trouble):
                 return result
@@ -201,7 +232,7 @@ class Conversation:
             attempt += 1
             pause = self._pause(result, attempt)
             if self.clock() + pause >= deadline:
-                raise CallFailed(result.failure)
+                raise CallFailed(result.failure, result.verdict)
             self.log.warning("%s; asking again in %.1f s (attempt %d)", result.failure, pause, attempt)
             yield Sleep(pause)
 
@@ -212,7 +243,9 @@ class Conversation:
     @staticmethod
     def _prediction_in(request: Request, prediction_id: str | None = None) -> Callable[[JSON], Prediction | Trouble]:
         def read(payload: JSON) -> Prediction | Trouble:
-            prediction = read_prediction(payload, asked_for=prediction_id)
+            prediction = (
+                read_created(payload) if prediction_id is None else read_prediction(payload, asked_for=prediction_id)
+            )
             if prediction is Absent.NOT_FOUND:
                 return not_found(request)
             if prediction is Absent.NOT_A_PREDICTION:
@@ -223,9 +256,12 @@ class Conversation:
 
     def _pause(self, trouble: Trouble, attempt: int) -> float:
         """Return how long to wait after trouble: as the gateway asked, with a little jitter, else backoff."""
-        if trouble.retry_after is not None:
-            return trouble.retry_after + self.chance()
-        return backoff(attempt, self.chance)
+        pause = backoff(attempt, self.chance)
+        # Never less than backoff: a gateway that always asks for no pause at all would be asked without end.
+        return pause if trouble.retry_after is None else max(trouble.retry_after + self.chance(), pause)
+
+    def _send(self, request: Request, deadline: float) -> Send:
+        return Send(request, max(SHORTEST_LIMIT, deadline - self.clock()))
 
 
 @dataclass
@@ -234,35 +270,48 @@ class _Page:
 
 
 class _Watched:
-    """What has been seen of one prediction, and what is worth a line in the log."""
+    """What has been seen of one prediction, and what is worth a line in the log.
 
-    def __init__(self, prediction_id: str, log: Log) -> None:
+    :param model: tells when an output is complete; None if the status alone decides.
+    """
+
+    def __init__(self, prediction_id: str, log: Log, model: str | None) -> None:
         self.last: Prediction | None = None
         self.failures = 0
         self._doubtful = 0
         self._empty = 0
+        self._settled = 0
         self._id = prediction_id
         self._log = log
+        self._model = model
 
     def observe(self, seen: Prediction | Trouble) -> Prediction | None:
         """Take note of one poll. Return the prediction if it has ended."""
         if isinstance(seen, Trouble):
             self._note_trouble(seen)
             return None
-        prediction = seen
-        self._note_change(prediction)
-        previous, self.last = self.last, prediction
-        if prediction.status is PredictionStatus.SUCCEEDED and not prediction.outputs and not prediction.data_removed:
+        self._note_change(seen)
+        ended = self._end_of(seen)
+        # A success without output is not believed yet, so nobody may take it for the end.
+        unclear = seen.status.is_terminal and ended is None
+        self.last = replace(seen, status=PredictionStatus.PROCESSING) if unclear else seen
+        return ended
+
+    def _end_of(self, seen: Prediction) -> Prediction | None:
+        if seen.status is PredictionStatus.SUCCEEDED and not seen.outputs and not seen.data_removed:
             self._empty += 1
-            return prediction if self._empty >= EMPTY_LIMIT else None
-        if prediction.status.is_terminal:
-            return prediction
-        if _is_filled(prediction) and previous is not None and previous.outputs == prediction.outputs:
-            # Samples show "processing" beside a filled output, and CometAPI's query page says to poll until
-            # the output is filled. Twice the same output is taken for the end: a picture is not given up
-            # because a status word lags behind.
-            return replace(prediction, status=PredictionStatus.SUCCEEDED)
-        return None
+            return seen if self._empty >= EMPTY_LIMIT else None
+        if seen.status.is_terminal:
+            return seen
+        # Samples show "processing" beside a filled output, and CometAPI's query page says to poll until the output is
+        # filled. A picture is not given up because a status word lags behind.
+        unchanged = self.last is not None and self.last.outputs == seen.outputs
+        self._settled = (self._settled + 1 if unchanged else 1) if self._is_complete(seen) else 0
+        return replace(seen, status=PredictionStatus.SUCCEEDED) if self._settled >= SETTLED_AFTER else None
+
+    def _is_complete(self, seen: Prediction) -> bool:
+        expected = expected_outputs(self._model, seen.input) if self._model is not None else None
+        return expected is not None and len(seen.outputs) >= expected
 
     def _note_trouble(self, trouble: Trouble) -> None:
         self._doubtful = self._doubtful + 1 if trouble.verdict is Verdict.DOUBTFUL else 0
@@ -285,13 +334,8 @@ class _Watched:
             self._log.info("Prediction %s: %s", self._id, prediction.status.value)
 
 
-def _is_filled(prediction: Prediction) -> bool:
-    asked = prediction.input.get("num_outputs", 1)
-    return len(prediction.outputs) >= (asked if isinstance(asked, int) else 1)
-
-
 def _raise_if_final(trouble: Trouble, doubtful: int, doubtful_limit: int) -> None:
     if trouble.verdict is Verdict.UNKNOWN:
-        raise CallFailed(trouble.failure, may_exist=True)
+        raise CallFailed(trouble.failure, Verdict.UNKNOWN)
     if trouble.verdict is Verdict.REFUSED or doubtful >= doubtful_limit:
-        raise CallFailed(trouble.failure)
+        raise CallFailed(trouble.failure, Verdict.REFUSED)

@@ -31,6 +31,7 @@ class Preset:
     :param origin: scheme and host; empty for a gateway that the connection's host names.
     :param prefix: path under which the predictions are.
     :param lists_predictions: whether past predictions can be listed.
+    :param status_is_exact: whether the status is never behind the output.
     :param ends_predictions: whether it ends a prediction by itself when asked to with ``Cancel-After``.
     :param identity_path: a free request that needs the key, for the test button; empty where none is known.
     :param balance_path: a free request that tells what may be spent in all; empty where none is known.
@@ -44,6 +45,7 @@ class Preset:
     origin: str = ""
     prefix: str = GATEWAY_PREFIX
     lists_predictions: bool = False
+    status_is_exact: bool = False
     ends_predictions: bool = False
     identity_path: str = ""
     balance_path: str = ""
@@ -77,6 +79,7 @@ PRESETS: Mapping[str, Preset] = {
             origin="https://api.replicate.com",
             prefix="/v1",
             lists_predictions=True,
+            status_is_exact=True,
             ends_predictions=True,
             identity_path="/v1/account",
             prediction_page="https://replicate.com/p/{id}",

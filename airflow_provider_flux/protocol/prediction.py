@@ -74,6 +74,7 @@ class Prediction:
     :param metrics: such as ``predict_time`` in seconds; any may be missing.
     :param created_at: seconds since the epoch; None if not told. So are the next two.
     :param data_removed: whether the service has already deleted input and output.
+    :param odd_output: an output that is no URL in any documented shape, shortened.
     :param page: page of the prediction for people, as the answer names it; empty if not told.
     """
 
@@ -89,6 +90,7 @@ class Prediction:
     started_at: float | None = None
     completed_at: float | None = None
     data_removed: bool = False
+    odd_output: str = ""
     page: str = ""
 
 
@@ -111,14 +113,39 @@ def read_prediction(payload: JSON, *, asked_for: str | None = None) -> Predictio
     """
     if not isinstance(payload, Mapping):
         return Absent.NOT_A_PREDICTION
-    if payload.get("code") is not None and "data" in payload:
+    if _is_enveloped(payload):
         return _read_envelope(payload, asked_for)
     return _read_object(payload, asked_for)
 
 
+def read_created(payload: JSON) -> Prediction | Absent:
+    """Read the answer of a create, if need be for nothing but the id: with it, what was paid for can be found again."""
+    read = read_prediction(payload)
+    if read is not Absent.NOT_A_PREDICTION or not isinstance(payload, Mapping):
+        return read
+    good = _is_enveloped(payload) and payload["code"] in _GOOD_CODES
+    return _read_bare_id(payload["data"] if good else payload) or read
+
+
+_GOOD_CODES = ("success", 0, 200)
+
+
+def _is_enveloped(payload: Mapping[str, JSON]) -> bool:
+    return payload.get("code") is not None and "data" in payload
+
+
+def _read_bare_id(created: JSON) -> Prediction | None:
+    if isinstance(created, Mapping):
+        if created.get("error") or isinstance(created.get("status"), int):
+            return None
+        created = created.get("id") or created.get("task_id")
+    prediction_id = str(created) if isinstance(created, (str, int)) and not isinstance(created, bool) else ""
+    return Prediction(id=prediction_id, status=PredictionStatus.STARTING) if prediction_id else None
+
+
 def _read_envelope(payload: Mapping[str, JSON], asked_for: str | None) -> Prediction | Absent:
     task = payload["data"]
-    if payload["code"] not in ("success", 0, 200):
+    if payload["code"] not in _GOOD_CODES:
         return Absent.NOT_FOUND if payload["code"] == "task_not_exist" else Absent.NOT_A_PREDICTION
     if task is None:
         return Absent.NOT_FOUND
@@ -164,13 +191,15 @@ def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Predicti
         return Absent.NOT_A_PREDICTION
     result = payload.get("result")
     sample = result.get("sample") if isinstance(result, Mapping) else None
+    output = payload.get("output", sample)
     moderated = word if word.lower().endswith("moderated") else None
     return Prediction(
         id=asked_for or prediction_id,
         status=_status(word),
         status_word=word,
         model=_text(payload.get("model")),
-        outputs=_outputs(payload.get("output", sample)),
+        outputs=_outputs(output),
+        odd_output=_odd_output(output),
         error=_joined(moderated, _error_text(payload.get("error"))),
         input=_mapping(payload.get("input")),
         metrics=_mapping(payload.get("metrics")),
@@ -210,7 +239,12 @@ def _mapping(value: JSON) -> Mapping[str, JSON]:
 def _outputs(value: JSON) -> tuple[str, ...]:
     """Read a string, a list, or nothing as one list: 9 of the 11 FLUX models answer with a bare string."""
     values = value if isinstance(value, list) else [value]
-    return tuple(item for item in values if isinstance(item, str) and item)
+    return tuple(item for item in values if _url(item) is not None)
+
+
+def _odd_output(value: JSON) -> str:
+    """Return what an output holds that is not read, so that an error can show it."""
+    return "" if not value or _outputs(value) else str(value)[:200]
 
 
 def _page(urls: JSON) -> str:

@@ -1,24 +1,25 @@
 """What a reply means for the next step: go on, ask again, give up, or stop because nobody can know.
 
-============================================== ================== ====================
-Reply                                          create             everything else
-============================================== ================== ====================
-2xx with JSON                                  ok                 ok
-2xx that says an error                         refused            as its code says
-2xx that is cut off or not JSON                unknown            doubtful
-connection never made                          retry              retry
-certificate not trusted                        refused            refused
-connection lost or silent after it was made    unknown            retry
-429                                            retry              retry
-500 ``invalid_request``, 503 ``model_not_found``,
-quota and content codes                        refused            refused
-other 5xx                                      unknown            retry
-408, 409, 425                                  unknown or refused retry
-404, ``task_not_exist``                        refused            doubtful
-other 4xx                                      refused            refused
-redirect                                       refused            refused
-HTML below 500                                 refused            doubtful
-============================================== ================== ====================
+================================================ ================== ========================
+Reply                                            create             everything else
+================================================ ================== ========================
+2xx with JSON                                    ok                 ok
+2xx that says an error                           as its code says   as its code says
+2xx that is cut off or not JSON                  unknown            doubtful
+connection never made                            retry              retry
+certificate not trusted                          refused            refused
+connection lost or silent after it was made      unknown            retry
+429                                              retry              retry
+500 ``invalid_request``, 503 ``model_not_found`` refused            retry
+other 5xx                                        unknown            retry
+408, 425                                         unknown            retry
+409                                              refused            retry
+404, ``task_not_exist``                          refused            doubtful
+402, 403, quota codes                            refused            doubtful for a prediction
+other 4xx, content codes                         refused            refused
+redirect                                         refused            refused
+HTML below 500                                   refused            doubtful
+================================================ ================== ========================
 
 *Doubtful* answers are borne a few times in a row: a prediction can be unknown for a moment after it was made,
 and a proxy can answer with a page of its own for a moment. *Unknown* exists for a create only: the prediction may
@@ -163,7 +164,7 @@ def judge(request: Request, reply: Reply) -> Good | Trouble:
 
 def malformed(request: Request, payload: JSON) -> Trouble:
     """Judge good JSON that is not what was asked for."""
-    text = json.dumps(payload, ensure_ascii=False)
+    text = json.dumps(_sketch(payload), ensure_ascii=False)
     failure = Failure(Reason.MALFORMED, f"not a prediction: {shorten(text)}", str(request))
     return Trouble(_when_unclear(request), failure)
 
@@ -227,9 +228,7 @@ def _judge_success(request: Request, answer: Answer, payload: JSON) -> Good | Tr
         return Trouble(_when_unclear(request), failure)
     if _says_error(payload):
         failure = _failure(request, answer, payload)
-        creating = request.purpose is Purpose.CREATE
-        verdict = Verdict.REFUSED if creating else _verdict_on_error(request, answer.status, failure.reason)
-        return Trouble(verdict, failure)
+        return Trouble(_verdict_on_error(request, answer.status, failure.reason), failure)
     return Good(payload)
 
 
@@ -243,16 +242,18 @@ def _judge_error(request: Request, answer: Answer, payload: JSON) -> Good | Trou
 
 
 def _verdict_on_error(request: Request, status: int, reason: Reason) -> Verdict:
-    creating = request.purpose is Purpose.CREATE
     if reason is Reason.RATE_LIMITED:
         return Verdict.RETRY
-    if reason is Reason.NOT_FOUND:
-        return Verdict.REFUSED if creating else Verdict.DOUBTFUL
-    if reason is not Reason.OUTAGE:
-        return Verdict.REFUSED
-    if creating:
-        return Verdict.REFUSED if status == 409 else Verdict.UNKNOWN
-    return Verdict.RETRY
+    if request.purpose is Purpose.CREATE:
+        in_doubt = reason is Reason.OUTAGE and status != 409
+        return Verdict.UNKNOWN if in_doubt else Verdict.REFUSED
+    # What a distributor says of models and quotas does not touch a prediction that runs already.
+    if reason is Reason.OUTAGE or status >= 500:
+        return Verdict.RETRY
+    asks_for_prediction = request.purpose is Purpose.GET
+    if reason is Reason.NOT_FOUND or (asks_for_prediction and reason in (Reason.FORBIDDEN, Reason.CREDIT)):
+        return Verdict.DOUBTFUL
+    return Verdict.REFUSED
 
 
 def _judge_html(request: Request, answer: Answer) -> Good | Trouble:
@@ -264,6 +265,17 @@ def _judge_html(request: Request, answer: Answer) -> Good | Trouble:
 
 def _when_unclear(request: Request) -> Verdict:
     return Verdict.UNKNOWN if request.purpose is Purpose.CREATE else Verdict.DOUBTFUL
+
+
+def _sketch(payload: JSON, depth: int = 3) -> JSON:
+    """Cut a payload down before it is written out: a large one would hold up the triggerer's loop."""
+    if isinstance(payload, Mapping) and depth:
+        return {str(name)[:NAME_LIMIT]: _sketch(payload[name], depth - 1) for name in list(payload)[:10]}
+    if isinstance(payload, list) and depth:
+        return [_sketch(item, depth - 1) for item in payload[:3]]
+    if isinstance(payload, str):
+        return payload[:NAME_LIMIT]
+    return type(payload).__name__ if isinstance(payload, (Mapping, list)) else payload
 
 
 def _transport_reason(delivery: Delivery) -> Reason:

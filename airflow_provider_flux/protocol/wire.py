@@ -11,7 +11,7 @@ JSON: TypeAlias = Any
 """A value that ``json.loads`` can return."""
 
 
-BODY_LIMIT = 32 * 1024 * 1024
+BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of an answer that are read. Pictures inside an answer stay below; what is longer is cut and so refused."""
 
 

@@ -20,12 +20,14 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxPredictionLink
+from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
 from airflow_provider_flux.results import publish_id, settle
 from airflow_provider_flux.waiting import (
     PendingPrediction,
     check_poll_interval,
     default_wait_before_defer,
     defer_until_ended,
+    ended_status,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 
 DEFAULT_POKE_INTERVAL = 10.0
 """Seconds between two looks of a sensor that does not defer."""
+
+
+CLOSER_LOOK = 4.0
+CLOSER_INTERVAL = 1.0
+"""Seconds for which, and in which steps, an answer is looked at again whose status and output do not fit together."""
 
 
 class FluxPredictionSensor(BaseSensorOperator):
@@ -73,6 +80,7 @@ class FluxPredictionSensor(BaseSensorOperator):
         check_poll_interval(poll_interval)
         self.poll_interval = poll_interval
         self.prediction_page: str | None = ""
+        self._doubtful_looks = 0
         self._in_trouble = False
 
     @cached_property
@@ -82,63 +90,99 @@ class FluxPredictionSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait for the prediction."""
-        if not isinstance(self.prediction_id, str) or not self.prediction_id:
-            raise FluxInputError(f"prediction_id must be the id of a prediction, not {self.prediction_id!r}.")
-        publish_id(context, self.prediction_id)
         if not self.deferrable:
+            # A leg of a rescheduled sensor that sees nothing leaves the link of the leg before.
+            self.prediction_page = None
             return super().execute(context)
-        now = time.time()
-        pending = PendingPrediction(prediction_id=self.prediction_id, submitted_at=now, deadline=now + self.timeout)
+        allowed = self.timeout
+        if self.execution_timeout is not None:
+            allowed = min(allowed, self.execution_timeout.total_seconds())
         # Airflow's own way to resume turns errors into skips where soft_fail or never_fail say so.
-        return self.resume_execution("wait_or_defer", {"pending": pending}, context)
+        return self.resume_execution("look_and_defer", {"deadline": time.time() + allowed}, context)
+
+    def look_and_defer(self, context: Context, deadline: float) -> list[str]:
+        """Look for a moment on the worker; go on waiting in the triggerer if that is not enough."""
+        self._publish_id(context)
+        now = time.time()
+        prediction = self._look(min(deadline, now + default_wait_before_defer("")), self.poll_interval)
+        if prediction is not None and prediction.status.is_terminal:
+            return self._settle(context, prediction)
+        if time.time() >= deadline:
+            raise self._timed_out()
+        pending = PendingPrediction(
+            prediction_id=self.prediction_id,
+            flux_conn_id=self.flux_conn_id,
+            model="" if prediction is None else prediction.model,
+            submitted_at=now,
+            deadline=deadline,
+        )
+        defer_until_ended(self, pending, poll_interval=self.poll_interval, cancel_on_kill=False)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[str]:
-        """Go on where the trigger left off."""
+        """Go on where the trigger left off, to the end and on this worker."""
+        pending = PendingPrediction.from_event(event)
+        self.flux_conn_id, self.prediction_id = pending.flux_conn_id, pending.prediction_id
         self.prediction_page = None
-        return self.wait_or_defer(context, PendingPrediction.from_event(event))
+        status = ended_status(event)
+        if status is None:
+            prediction = self._look(pending.deadline, self.poll_interval)
+        else:
+            prediction = self.hook.get_ended_prediction(pending.prediction_id, status)
+        if prediction is None or not prediction.status.is_terminal:
+            raise self._timed_out()
+        return self._settle(context, prediction)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look once. Passing trouble counts as "not yet"."""
+        """Look once. Passing trouble, and a few doubtful answers, count as "not yet"."""
+        self._publish_id(context)
         try:
-            prediction = self.hook.get_prediction(self.prediction_id, deadline=time.time() + self.poke_interval)
+            # A deadline that has come lets the question be asked once.
+            prediction = self.hook.get_prediction(self.prediction_id, deadline=time.time())
         except FluxRefusedError:
             raise
         except FluxGatewayError as error:
-            if not self._in_trouble:
-                self.log.warning("%s Looking again.", error)
-            self._in_trouble = True
+            self._bear(error, context)
             return False
-        self._in_trouble = False
+        self._doubtful_looks, self._in_trouble = 0, False
+        if prediction.status.is_terminal is not bool(prediction.outputs):
+            # A status and an output that do not belong together; a closer look shows which of them lags behind.
+            prediction = self._look(time.time() + CLOSER_LOOK, CLOSER_INTERVAL) or prediction
         self.prediction_page = self.hook.access.gateway.page(prediction)
         if not prediction.status.is_terminal:
             self.log.info("Prediction %s: %s", prediction.id, prediction.status_word)
             return False
         return PokeReturnValue(is_done=True, xcom_value=self._settle(context, prediction))
 
-    def wait_or_defer(self, context: Context, pending: PendingPrediction) -> list[str]:
-        """Look for a moment on the worker; go on waiting in the triggerer if that is not enough."""
-        prediction = self.hook.wait_for_prediction(
-            pending.prediction_id,
-            submitted_at=pending.submitted_at,
-            deadline=min(pending.deadline, time.time() + default_wait_before_defer("")),
-            poll_interval=self.poll_interval,
-        )
+    def _publish_id(self, context: Context) -> None:
+        if not isinstance(self.prediction_id, str) or not self.prediction_id:
+            raise FluxInputError(f"prediction_id must be the id of a prediction, not {self.prediction_id!r}.")
+        publish_id(context, self.prediction_id)
+
+    def _look(self, deadline: float, poll_interval: float | None) -> Prediction | None:
+        prediction = self.hook.wait_for_prediction(self.prediction_id, deadline=deadline, poll_interval=poll_interval)
         if prediction is not None:
             self.prediction_page = self.hook.access.gateway.page(prediction)
-            if prediction.status.is_terminal:
-                return self._settle(context, prediction)
-        if time.time() >= pending.deadline:
-            raise AirflowSensorTimeout(
-                f"Prediction {pending.prediction_id} has not ended within the sensor's timeout of {self.timeout:g} s. "
-                "It goes on; clear this sensor to wait for it again."
-            )
-        defer_until_ended(
-            self,
-            pending,
-            flux_conn_id=self.flux_conn_id,
-            model="" if prediction is None else prediction.model,
-            poll_interval=self.poll_interval,
-            cancel_on_kill=False,
+        return prediction
+
+    def _bear(self, error: FluxGatewayError, context: Context) -> None:
+        """Take an error of a look for "not yet", unless it has been doubtful for too long."""
+        if not self._in_trouble:
+            self.log.warning("%s Looking again.", error)
+        self._in_trouble = True
+        self._doubtful_looks += error.is_doubtful
+        for_too_long = self._doubtful_looks >= DOUBTFUL_LIMIT
+        if error.is_doubtful and self.reschedule:
+            # A rescheduled sensor forgets what it has counted, but Airflow knows since when it looks.
+            ti: Any = context["ti"]
+            first = ti.get_first_reschedule_date(context)
+            for_too_long = first is not None and time.time() - first.timestamp() > DOUBTFUL_LIMIT * self.poke_interval
+        if for_too_long:
+            raise FluxRefusedError(str(error), error.failure) from error
+
+    def _timed_out(self) -> AirflowSensorTimeout:
+        return AirflowSensorTimeout(
+            f"Prediction {self.prediction_id} has not ended within the sensor's timeout of {self.timeout:g} s. "
+            "It goes on; clear this sensor to wait for it again."
         )
 
     def _settle(self, context: Context, prediction: Prediction) -> list[str]:

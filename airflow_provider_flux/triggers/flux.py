@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import BaseHook
@@ -14,13 +15,10 @@ from airflow_provider_flux.access import GatewayAccess, read_connection
 from airflow_provider_flux.cancellation import cancel
 from airflow_provider_flux.exceptions import FluxConnectionError
 from airflow_provider_flux.protocol.catalogue import typical_run_time
-from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed
+from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
+from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.schedule import PollSchedule
-from airflow_provider_flux.waiting import PendingPrediction
-
-TIMED_OUT = "timed_out"
-CANNOT_TELL = "cannot_tell"
-"""Statuses of an event besides those of a prediction."""
+from airflow_provider_flux.waiting import CANNOT_TELL, TIMED_OUT, PendingPrediction
 
 
 class FluxPredictionTrigger(BaseTrigger):
@@ -52,34 +50,27 @@ class FluxPredictionTrigger(BaseTrigger):
         super().__init__()
         self.flux_conn_id = flux_conn_id
         self.prediction_id = prediction_id
-        self.model = model
-        self.submitted_at = submitted_at
-        self.deadline = deadline
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
+        self.pending = PendingPrediction(
+            prediction_id=prediction_id,
+            flux_conn_id=flux_conn_id,
+            model=model,
+            submitted_at=submitted_at,
+            deadline=deadline,
+        )
         self._access: GatewayAccess | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "flux_conn_id": self.flux_conn_id,
-                "prediction_id": self.prediction_id,
-                "model": self.model,
-                "submitted_at": self.submitted_at,
-                "deadline": self.deadline,
-                "poll_interval": self.poll_interval,
-                "cancel_on_kill": self.cancel_on_kill,
-            },
+            {**asdict(self.pending), "poll_interval": self.poll_interval, "cancel_on_kill": self.cancel_on_kill},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll to the end, the deadline or a refusal, and yield one :meth:`PendingPrediction.event`."""
-        pending = PendingPrediction(
-            prediction_id=self.prediction_id, submitted_at=self.submitted_at, deadline=self.deadline
-        )
-        yield TriggerEvent(pending.event(await self._wait()))
+        yield TriggerEvent(self.pending.event(await self._wait()))
 
     async def _wait(self) -> str:
         # The first import of aiohttp takes a good part of a second, too long for the loop that all triggers share.
@@ -91,16 +82,23 @@ class FluxPredictionTrigger(BaseTrigger):
             self.log.warning("Prediction %s has not ended by its deadline", self.prediction_id)
             return TIMED_OUT
         except (CallFailed, FluxConnectionError) as error:
-            # The task that resumes meets the same error and raises it, with its advice, where people look for it.
-            self.log.warning("Prediction %s: %s", self.prediction_id, error)
+            self.log.warning("Prediction %s: %s; the task goes on with it on a worker", self.prediction_id, error)
+            return CANNOT_TELL
+        except Exception:
+            # Airflow would fail the task for it, and a retry might pay again for what is merely not watched here.
+            self.log.exception("Prediction %s cannot be watched here; the task goes on with it", self.prediction_id)
             return CANNOT_TELL
         status: str = prediction.status.value
         return status
 
-    def _watch(self, access: GatewayAccess) -> Any:
-        schedule = PollSchedule(typical_run_time(self.model), interval=self.poll_interval)
+    def _watch(self, access: GatewayAccess) -> Flow[Prediction]:
         return Conversation(access.gateway, self.log).watch(
-            self.prediction_id, schedule, submitted_at=self.submitted_at, deadline=self.deadline, at_once=False
+            self.prediction_id,
+            PollSchedule(typical_run_time(self.pending.model), interval=self.poll_interval),
+            model=self.pending.model,
+            submitted_at=self.pending.submitted_at,
+            deadline=self.pending.deadline,
+            at_once=False,
         )
 
     async def on_kill(self) -> None:

@@ -14,7 +14,7 @@ from airflow_provider_flux.exceptions import (
     FluxPredictionFailedError,
     gateway_error,
 )
-from airflow_provider_flux.protocol.verdicts import Failure, Reason
+from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 
 definitions = pytest.importorskip(
     "airflow.sdk.definitions.retry_policy", reason="retry policies came with Airflow 3.3; run it there"
@@ -22,10 +22,10 @@ definitions = pytest.importorskip(
 
 
 def throttled(seconds: float | None) -> FluxGatewayError:
-    return gateway_error("DeerAPI", Failure(Reason.RATE_LIMITED, "slow down", "POST /x", 429, retry_after=seconds))
+    return gateway_error("DeerAPI", Failure(Reason.RATE_LIMITED, "slow down", "POST /x", 429, retry_after=seconds), Verdict.RETRY)
 
 
-OUTAGE = gateway_error("DeerAPI", Failure(Reason.OUTAGE, "down", "POST /x", 503))
+OUTAGE = gateway_error("DeerAPI", Failure(Reason.OUTAGE, "down", "POST /x", 503), Verdict.RETRY)
 FAILED = FluxPredictionFailedError("failed", "p")
 
 

@@ -41,11 +41,13 @@ def watch(
     interval: float | None = None,
     ago: float = 0,
     at_once: bool = True,
+    model: str = "black-forest-labs/flux-1.1-pro",
 ) -> Prediction:
     return script.run(
         script.talk.watch(
             ID,
             PollSchedule(typical, interval=interval, chance=lambda: 0.5),
+            model=model,
             submitted_at=START - ago,
             deadline=START + seconds,
             at_once=at_once,
