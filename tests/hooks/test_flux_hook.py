@@ -20,6 +20,7 @@ from airflow_provider_flux.hooks import flux
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol.prediction import PredictionStatus
 from tests.conftest import KEY, Connect
+from tests.servers import EchoingServer, TricklingServer
 
 SCHNELL = "black-forest-labs/flux-schnell"
 PRO = "black-forest-labs/flux-1.1-pro"
@@ -179,7 +180,7 @@ def test_replicate_is_searched_for_the_prediction_of_a_lost_answer(
 def test_a_prediction_that_replicate_does_not_list_stays_unknown(emulator: Emulator, replicate: FluxHook) -> None:
     """POST: read timeout, reset, 5xx after sending"""
     emulator.add_fault("hang", on="create")
-    with pytest.raises(FluxSubmissionUnknownError, match="list of predictions does not show"):
+    with pytest.raises(FluxSubmissionUnknownError, match="list of predictions did not settle it"):
         replicate.create_prediction(SCHNELL, BOAT)
     assert (emulator.posts, emulator.accepted) == (1, 0)
 
@@ -329,6 +330,15 @@ class TestTheTestButton:
         assert not works
         assert "the URL is wrong" in message
 
+    @pytest.mark.parametrize("name", ["custom", "deerapi", "cometapi"])
+    def test_it_tells_a_wrong_path_although_the_key_is_right(
+        self, emulator: Emulator, connect: Connect, name: str
+    ) -> None:
+        connect(f"{emulator.url}/api/v1", gateway=name)
+        works, message = FluxHook().test_connection()
+        assert not works
+        assert "the URL is wrong" in message
+
     @pytest.mark.parametrize("name", ["custom", "deerapi", "cometapi", "replicate"])
     def test_it_tells_no_network(self, connect: Connect, name: str) -> None:
         connect("http://127.0.0.1:9", gateway=name)
@@ -363,12 +373,57 @@ class TestTheKey:
         FluxHook().create_prediction(SCHNELL, BOAT)
         assert emulator.requests[0].key_ok is True
 
-    def test_a_gateway_that_repeats_it_in_an_error_does_not_bring_it_into_ours(
-        self, emulator: Emulator, connect: Connect
-    ) -> None:
-        connect(emulator.url)
-        # The fault's text is the gateway's; what it must never hold is the key.
-        emulator.add_fault("401", on="create")
-        with pytest.raises(FluxRefusedError) as caught:
-            FluxHook().create_prediction(SCHNELL, BOAT)
+    def test_a_gateway_that_repeats_it_in_an_error_does_not_bring_it_into_ours(self, connect: Connect) -> None:
+        with EchoingServer() as url:
+            connect(url)
+            with pytest.raises(FluxRefusedError, match=r"Incorrect API key provided: \*\*\*") as caught:
+                FluxHook().create_prediction(SCHNELL, BOAT)
+            assert KEY not in FluxHook().test_connection()[1]
         assert KEY not in str(caught.value)
+
+    @pytest.mark.parametrize("key", ["pasted-with-newline\n", " pasted-value", "pasté-value", "pasted value"])
+    def test_one_that_no_header_can_carry_is_refused_without_being_shown(
+        self, emulator: Emulator, connect: Connect, key: str
+    ) -> None:
+        connect(emulator.url, key=key)
+        with pytest.raises(FluxConnectionError, match="Paste it again") as caught:
+            FluxHook().create_prediction(SCHNELL, BOAT)
+        assert key.strip() not in str(caught.value)
+
+
+def test_a_proxy_that_is_down_means_that_nothing_was_sent(
+    emulator: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POST: connection never made, or 429"""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    connect(emulator.url)
+    with pytest.raises(FluxGatewayError) as caught:
+        FluxHook().create_prediction(SCHNELL, BOAT, deadline=soon(1))
+    assert not isinstance(caught.value, FluxSubmissionUnknownError)
+    assert emulator.posts == 0
+
+
+def test_an_answer_that_trickles_does_not_hold_a_worker_beyond_its_deadline(connect: Connect) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    with TricklingServer() as url:
+        connect(url, read_timeout=30)
+        started = time.monotonic()
+        assert FluxHook().wait_for_prediction("some-prediction", deadline=soon(2)) is None
+        assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("refusal", ["502_after_accept", "reset_after_accept", "failure_in_200_after_accept"])
+def test_a_lost_prediction_is_not_mixed_up_with_an_older_one_that_failed(
+    emulator: Emulator, replicate: FluxHook, refusal: str
+) -> None:
+    """POST: read timeout, reset, 5xx after sending"""
+    emulator.add_outcome("NSFW", times=1)
+    old = replicate.create_prediction(SCHNELL, BOAT)
+    emulator.finish(old.id)
+    emulator.add_fault(refusal, on="create")
+    found = replicate.create_prediction(SCHNELL, BOAT)
+    assert found.id == emulator.predictions[-1].id != old.id
+    assert (emulator.posts, emulator.accepted) == (2, 2)

@@ -21,6 +21,8 @@ from airflow_provider_flux.exceptions import (
     FluxOutputError,
     FluxOutputExpiredError,
     FluxRefusedError,
+    FluxStillRunningError,
+    FluxSubmissionUnknownError,
 )
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
@@ -156,15 +158,79 @@ def test_what_airflow_stores_of_a_deferral_holds_no_secret_and_no_url(emulator: 
     assert deferred.timeout > timedelta(minutes=30), "a deferral without a triggerer must not wait for ever"
 
 
-def test_a_task_that_is_handed_back_too_early_waits_on(emulator: Emulator, xcoms: RecordedXComs) -> None:
-    emulator.add_outcome("stuck")
-    options = {"wait_for_completion": True, "deferrable": True, "wait_before_defer": 0}
-    arguments = defer(operator(**options), xcoms).trigger.serialize()[1]
-    event = {name: arguments[name] for name in ("prediction_id", "submitted_at", "deadline")}
-    with pytest.raises(TaskDeferred) as again:
-        operator(**options).execute_complete({"ti": xcoms}, {**event, "status": "cannot_tell"})  # type: ignore[typeddict-item]
-    assert again.value.trigger.serialize()[1]["deadline"] == arguments["deadline"]
+class TestResume:
+    """A task that the triggerer hands back goes on to the end on its worker."""
+
+    OPTIONS: dict[str, Any] = {"wait_for_completion": True, "deferrable": True, "wait_before_defer": 0}
+
+    def event(self, xcoms: RecordedXComs, status: str, **changes: Any) -> dict[str, Any]:
+        trigger = defer(operator(**self.OPTIONS), xcoms).trigger
+        return {**trigger.pending.event(status), **changes}  # type: ignore[attr-defined]
+
+    def resume(self, xcoms: RecordedXComs, event: dict[str, Any], **options: Any) -> Any:
+        task = operator(**{**self.OPTIONS, **options})
+        return task.execute_complete({"ti": xcoms}, event)  # type: ignore[typeddict-item]
+
+    def test_one_that_is_handed_back_too_early_waits_on(self, emulator: Emulator, xcoms: RecordedXComs) -> None:
+        emulator.settings(run_time=1.0)
+        assert len(self.resume(xcoms, self.event(xcoms, "cannot_tell"))) == 1
+        assert emulator.posts == 1
+
+    def test_a_prediction_that_the_gateway_does_not_know_ends_the_task_instead_of_bouncing(
+        self, emulator: Emulator, xcoms: RecordedXComs
+    ) -> None:
+        """GET: 404 or `task_not_exist` right after create"""
+        event = self.event(xcoms, "cannot_tell")
+        emulator.add_fault("404", on="get", times=None)
+        with pytest.raises(FluxRefusedError, match=event["prediction_id"]):
+            self.resume(xcoms, event, poll_interval=0.01)
+
+    def test_a_success_that_was_seen_stands_though_the_deadline_has_passed_since(
+        self, emulator: Emulator, xcoms: RecordedXComs
+    ) -> None:
+        emulator.settings(run_time=0.5, cancel="404")
+        event = self.event(xcoms, "succeeded", deadline=time.time() - 1)
+        emulator.finish(event["prediction_id"])
+        emulator.add_fault("503", on="get", times=2)
+        assert len(self.resume(xcoms, event)) == 1
+        assert (emulator.posts, emulator.cancels) == (1, 0)
+
+    def test_it_goes_on_with_the_connection_that_made_the_prediction(
+        self, emulator: Emulator, xcoms: RecordedXComs, connect: Connect
+    ) -> None:
+        event = self.event(xcoms, "succeeded")
+        emulator.finish(event["prediction_id"])
+        connect("http://127.0.0.1:9", conn_id="flux_other")
+        assert len(self.resume(xcoms, event, flux_conn_id="flux_other", model=PRO)) == 1
+
+
+def test_a_create_in_doubt_ends_before_airflow_would_time_it_out_and_try_again(
+    emulator: Emulator, xcoms: RecordedXComs, connect: Connect
+) -> None:
+    """POST: read timeout, reset, 5xx after sending"""
+    connect(emulator.url, read_timeout=60)
+    emulator.add_fault("hang_after_accept", on="create")
+    started = time.monotonic()
+    with pytest.raises(FluxSubmissionUnknownError):
+        execute(operator(execution_timeout=timedelta(seconds=3)), xcoms)
+    assert time.monotonic() - started < 3
     assert emulator.posts == 1
+
+
+@pytest.mark.parametrize("events", ["completed", ["complete"]])
+def test_wrong_webhook_events_are_refused_before_anything_is_sent(
+    emulator: Emulator, xcoms: RecordedXComs, events: Any
+) -> None:
+    """bad input for a known model"""
+    with pytest.raises(FluxInputError, match="webhook_events_filter"):
+        execute(operator(webhook="https://example.com/hook", webhook_events_filter=events), xcoms)
+    assert emulator.counters.requests == 0
+
+
+@pytest.mark.parametrize("timeout", [0, -5, timedelta(0)])
+def test_a_wait_of_nothing_is_found_when_the_dag_is_parsed(timeout: Any) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        operator(timeout=timeout)
 
 
 @pytest.mark.parametrize("event", [None, "success", {}, {"status": "succeeded"}, {"prediction_id": "a"}])
@@ -186,6 +252,7 @@ class TestTheDeadline:
         with pytest.raises(FluxDeadlineError, match=r"could not be canceled.*may be billed") as caught:
             execute(operator(wait_for_completion=True, timeout=0.5, poll_interval=0.1), xcoms)
         assert caught.value.canceled is False
+        assert isinstance(caught.value, FluxStillRunningError), "without a record, a retry would pay for another"
         assert caught.value.prediction_id == emulator.predictions[0].id
         assert emulator.posts == 1
 

@@ -20,6 +20,7 @@ from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.triggers.flux import CANNOT_TELL, TIMED_OUT, FluxPredictionTrigger
 from tests.certificates import make_certificates
 from tests.conftest import KEY, Connect
+from tests.servers import TricklingServer
 
 SCHNELL = "black-forest-labs/flux-schnell"
 BOAT = {"prompt": "A paper boat floating on calm water at sunrise."}
@@ -69,7 +70,7 @@ async def test_a_prediction_that_succeeds_ends_in_one_small_event(emulator: Emul
     prediction_id = make()
     event = await fire(trigger_for(prediction_id))
     assert (event["prediction_id"], event["status"]) == (prediction_id, "succeeded")
-    assert len(json.dumps(event)) < 200
+    assert len(json.dumps(event)) < 400
     assert emulator.posts == 1
 
 
@@ -93,7 +94,7 @@ async def test_the_deadline_is_absolute_and_survives_a_restart_of_the_triggerer(
     event = await fire(FluxPredictionTrigger(**json.loads(json.dumps(arguments))))
 
     assert event["status"] == TIMED_OUT
-    assert time.time() - first.deadline < 5
+    assert time.time() - first.pending.deadline < 5
     assert emulator.cancels == 0, "the task that resumes cancels, not the trigger"
 
 
@@ -115,6 +116,40 @@ async def test_a_broken_connection_hands_the_task_back(connect: Connect) -> None
     prediction_id = make()
     connect("https://api.example.com", key="")
     assert (await fire(trigger_for(prediction_id)))["status"] == CANNOT_TELL
+
+
+async def test_a_fault_of_this_triggerer_hands_the_task_back_instead_of_failing_it(
+    emulator: Emulator, connect: Connect
+) -> None:
+    prediction_id = make()
+    connect(emulator.url, ca_file="/no/such/file.pem")
+    assert (await fire(trigger_for(prediction_id)))["status"] == CANNOT_TELL
+
+
+async def test_a_prediction_that_the_gateway_never_knew_hands_the_task_back(emulator: Emulator) -> None:
+    """GET: 404 or `task_not_exist` right after create"""
+    assert (await fire(trigger_for("no-such-prediction", seconds=60)))["status"] == CANNOT_TELL
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_requests_that_hang_do_not_outlive_the_deadline(emulator: Emulator, connect: Connect, count: int) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    ids = [make() for _ in range(count)]
+    connect(emulator.url, read_timeout=60)
+    emulator.add_fault("hang", on="get", times=None)
+    triggers = [trigger_for(prediction_id, seconds=2) for prediction_id in ids]
+    events = await asyncio.gather(*map(fire, triggers))
+    assert {event["status"] for event in events} == {TIMED_OUT}
+    assert time.time() - triggers[0].pending.deadline < 10
+
+
+async def test_an_answer_that_trickles_does_not_outlive_the_deadline(connect: Connect) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    with TricklingServer() as url:
+        connect(url, read_timeout=30)
+        trigger = trigger_for("some-prediction", seconds=2)
+        assert (await fire(trigger))["status"] == TIMED_OUT
+        assert time.time() - trigger.pending.deadline < 10
 
 
 async def test_two_hundred_triggers_share_one_bounded_pool(emulator: Emulator) -> None:
