@@ -1,0 +1,50 @@
+# Everything runs in .venv, which `make setup` makes; nothing is installed outside this folder.
+
+BIN := .venv/bin
+READY := .venv/.ready
+COMPILE := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint typecheck test-deployment test-packaging test-matrix requirements clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with the pinned requirements (again only when they change)
+
+$(READY): pyproject.toml requirements-dev.txt scripts/bootstrap.sh
+	@sh scripts/bootstrap.sh
+	@touch $@
+
+demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
+	@$(BIN)/python -u scripts/demo.py
+
+test: lint typecheck ## lint, types and the fast tests
+	$(BIN)/pytest -q -m "not deployment and not packaging"
+
+lint: setup ## ruff
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+typecheck: setup ## mypy
+	$(BIN)/mypy
+
+test-deployment: setup ## tests in a real Airflow deployment
+	$(BIN)/pytest -v -m deployment
+
+test-packaging: setup ## build the wheel and try it in a clean environment
+	$(BIN)/pytest -v -m packaging
+
+test-matrix: setup ## smoke tests on every supported Airflow with every Python found
+	@$(BIN)/python -u scripts/test_matrix.py
+
+# The dates are when each release was new: a later index holds packages that break the older ones.
+requirements: setup ## compile requirements-dev.txt and constraints/ again
+	echo apache-airflow==3.1.8 | $(COMPILE) - --exclude-newer 2026-03-20 -o constraints/airflow-3.1.8.txt
+	echo apache-airflow==3.2.2 | $(COMPILE) - --exclude-newer 2026-07-01 -o constraints/airflow-3.2.2.txt
+	echo apache-airflow==3.3.2 | $(COMPILE) - --exclude-newer 2026-09-25 -o constraints/airflow-3.3.2.txt
+	$(COMPILE) --upgrade pyproject.toml --extra dev -c constraints/airflow-3.3.2.txt -o requirements-dev.txt
+
+clean: ## remove everything that was made
+	rm -rf .venv .venvs .demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
