@@ -311,7 +311,7 @@ class _Watched:
 
     def _is_complete(self, seen: Prediction) -> bool:
         expected = expected_outputs(self._model, seen.input) if self._model is not None else None
-        return expected is not None and len(seen.outputs) >= expected
+        return expected is not None and len(seen.outputs) >= max(1, expected)
 
     def _note_trouble(self, trouble: Trouble) -> None:
         self._doubtful = self._doubtful + 1 if trouble.verdict is Verdict.DOUBTFUL else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -58,6 +59,9 @@ _STATUS_WORDS: Mapping[str, PredictionStatus] = {
     "request moderated": PredictionStatus.FAILED,
     "content moderated": PredictionStatus.FAILED,
 }
+
+TEXT_LIMIT = 2000
+"""How many characters of a text in a prediction are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +140,8 @@ def _is_enveloped(payload: Mapping[str, JSON]) -> bool:
 
 def _read_bare_id(created: JSON) -> Prediction | None:
     if isinstance(created, Mapping):
-        if created.get("error") or isinstance(created.get("status"), int):
+        says_error = created.get("error") or created.get("code") not in (None, *_GOOD_CODES)
+        if says_error or isinstance(created.get("status"), (int, float)):
             return None
         created = created.get("id") or created.get("task_id")
     prediction_id = str(created) if isinstance(created, (str, int)) and not isinstance(created, bool) else ""
@@ -223,8 +228,8 @@ def _error_text(value: JSON) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, Mapping):
-        return _text(value.get("message")) or str(dict(value))
-    return str(value)
+        return _text(value.get("message"))[:TEXT_LIMIT] or _shown(value)
+    return _shown(value)
 
 
 def _joined(*texts: str | None) -> str | None:
@@ -242,9 +247,21 @@ def _outputs(value: JSON) -> tuple[str, ...]:
     return tuple(item for item in values if _url(item) is not None)
 
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 1000
+_REPR.maxdict = _REPR.maxlist = 10
+
+
+def _shown(value: JSON) -> str:
+    """Write out a value of any size in a few words."""
+    return value[:TEXT_LIMIT] if isinstance(value, str) else _REPR.repr(value)[:TEXT_LIMIT]
+
+
 def _odd_output(value: JSON) -> str:
     """Return what an output holds that is not read, so that an error can show it."""
-    return "" if not value or _outputs(value) else str(value)[:200]
+    if not value or _outputs(value):
+        return ""
+    return _shown(value)[:200]
 
 
 def _page(urls: JSON) -> str:

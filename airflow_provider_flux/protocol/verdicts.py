@@ -43,6 +43,8 @@ from airflow_provider_flux.protocol.wire import JSON, Answer, Delivery, Purpose,
 
 TEXT_LIMIT = 500
 """How many characters of a gateway's text are kept in an error."""
+READ_LIMIT = 4 * TEXT_LIMIT
+"""How many are looked at: a text of megabytes would hold up the triggerer's loop."""
 NAME_LIMIT = 100
 """The same for a code or a request id."""
 
@@ -284,6 +286,7 @@ def _transport_reason(delivery: Delivery) -> Reason:
 
 def _failure(request: Request, answer: Answer, payload: JSON) -> Failure:
     message, code = _message_and_code(payload)
+    message = message[:READ_LIMIT]
     if not message:
         message = shorten(_page_title(answer) if _is_html(answer) else _body_text(answer)) or "(no text)"
     found = _REQUEST_ID.search(message)
@@ -322,7 +325,7 @@ def _decode(answer: Answer) -> JSON:
 
 
 def _body_text(answer: Answer) -> str:
-    return answer.body[: 4 * TEXT_LIMIT].decode("utf-8", "replace")
+    return answer.body[:READ_LIMIT].decode("utf-8", "replace")
 
 
 def _is_html(answer: Answer) -> bool:
@@ -355,7 +358,7 @@ def _message_and_code(payload: JSON) -> tuple[str, str]:
     parts = [body.get("title"), body.get("detail"), body.get("message")]
     if isinstance(error, str):
         parts.append(error)
-    texts = [part if isinstance(part, str) else json.dumps(part) for part in parts if part]
+    texts = [part if isinstance(part, str) else json.dumps(_sketch(part)) for part in parts if part]
     return ": ".join(texts), code if isinstance(code, str) else ""
 
 

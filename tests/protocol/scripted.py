@@ -86,6 +86,7 @@ class Script:
         self.now = START
         self.requests: list[Request] = []
         self.asked_at: list[float] = []
+        self.limits: list[float] = []
         self.sleeps: list[float] = []
         self.log = LogBook()
         self.gateway = gateway or choose_gateway("https://api.deerapi.com")
@@ -103,6 +104,7 @@ class Script:
             effect = next(flow)
             for _ in range(STEPS_LIMIT):
                 if isinstance(effect, Send):
+                    self.limits.append(effect.limit)
                     effect = flow.send(self._reply(effect.request))
                 else:
                     assert effect.seconds >= 0, "slept for less than nothing"

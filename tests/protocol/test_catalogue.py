@@ -15,6 +15,7 @@ from airflow_provider_flux.protocol.catalogue import (
     OTHER_RUN_TIME,
     check_input,
     check_model,
+    expected_outputs,
     input_schema,
     typical_run_time,
 )
@@ -47,6 +48,39 @@ def test_the_defaults_of_a_model_pass_its_own_check(model: str) -> None:
     assert defaults
     report = check_input(model, {"prompt": "a cat", **defaults})
     assert (report.errors, report.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if model not in (SCHNELL, DEV)])
+@pytest.mark.parametrize("input", [{}, {"prompt": "a cat"}, {"prompt": "a cat", "num_outputs": 3}])
+def test_a_model_that_makes_one_picture_is_done_with_one(model: str, input: dict[str, Any]) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    assert expected_outputs(model, input) == 1
+
+
+@pytest.mark.parametrize("model", [SCHNELL, DEV])
+@pytest.mark.parametrize(
+    ("input", "count"),
+    [
+        ({"prompt": "a cat"}, 1),
+        ({"num_outputs": 1}, 1),
+        ({"prompt": "a cat", "num_outputs": 4}, 4),
+        ({}, None),
+        ({"num_outputs": "4"}, None),
+        ({"num_outputs": None}, None),
+        ({"num_outputs": 2.0}, None),
+    ],
+)
+def test_a_model_that_makes_a_list_is_done_with_what_the_echoed_input_asked_for(
+    model: str, input: dict[str, Any], count: int | None
+) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    assert expected_outputs(model, input) == count
+
+
+@pytest.mark.parametrize("model", ["", "flux-schnell", "stability-ai/sdxl", "black-forest-labs/flux-next"])
+def test_nobody_knows_how_many_pictures_another_model_makes(model: str) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    assert expected_outputs(model, {"prompt": "a cat", "num_outputs": 1}) is None
 
 
 @pytest.mark.parametrize("sample", [COMETAPI_CREATE, DEERAPI_CREATE])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT, CallFailed
+from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT, SHORTEST_LIMIT, CallFailed
 from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.schedule import BACKOFF_CAP
-from airflow_provider_flux.protocol.verdicts import Reason
+from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.wire import Purpose, Reply
 from tests.protocol.recorded import COMETAPI_CREATE, envelope
 from tests.protocol.scripted import (
@@ -62,6 +62,10 @@ def cancel(script: Script, deadline: float = DEADLINE) -> Prediction | None:
         (answer(200, {"id": "bfl-1", "polling_url": "https://api.bfl.ai/v1/get_result?id=bfl-1"}), "bfl-1"),
         (told("failed", error="NSFW content detected"), ID),
         (SUCCEEDED, ID),
+        (answer(201, {"id": ID}), ID),
+        (answer(200, {"task_id": "task_1"}), "task_1"),
+        (answer(200, {"code": "success", "message": "", "data": "task_1"}), "task_1"),
+        (answer(200, {"code": "success", "message": "", "data": {"task_id": "task_1"}}), "task_1"),
     ],
 )
 def test_a_create_that_is_answered_is_sent_once(reply: Reply, prediction_id: str) -> None:
@@ -85,6 +89,11 @@ UNKNOWN_OUTCOMES = [
     (ROW_SHAPE, "a list", answer(200, [])),
     (ROW_SHAPE, "no id", answer(200, {"status": "starting"})),
     (ROW_SHAPE, "no task", answer(200, {"code": "success", "data": None})),
+    (ROW_SHAPE, "an id beside an error", answer(200, {"id": ID, "error": "busy"})),
+    (ROW_SHAPE, "an id beside a code", answer(200, {"id": ID, "status": 500})),
+    (ROW_UNKNOWN, "200 with an error", failing(200)),
+    (ROW_UNKNOWN, "200 with an error of its own", failing(200, "upstream_error")),
+    (ROW_UNKNOWN, "200 with a task's error", answer(200, {"code": "fail_to_fetch_task", "message": "", "data": None})),
 ]
 
 
@@ -96,6 +105,7 @@ def test_a_create_of_which_nobody_knows_whether_it_arrived_is_never_sent_again(r
     with pytest.raises(CallFailed) as caught:
         submit(script)
     assert caught.value.may_exist
+    assert caught.value.verdict is Verdict.UNKNOWN
     assert script.posts == 1
     assert script.sleeps == []
 
@@ -121,7 +131,10 @@ REFUSALS = [
     (ROW_PERMANENT, "503 model_not_found", failing(503, "model_not_found")),
     (ROW_PERMANENT, "500 invalid_request", failing(500, "invalid_request")),
     (ROW_PERMANENT, "429 insufficient_user_quota", failing(429, "insufficient_user_quota")),
-    (ROW_PERMANENT, "200 with an error", failing(200)),
+    (ROW_PERMANENT, "500 prompt_blocked", failing(500, "prompt_blocked")),
+    (ROW_PERMANENT, "200 invalid_request", failing(200, "invalid_request")),
+    (ROW_PERMANENT, "200 insufficient_user_quota", failing(200, "insufficient_user_quota")),
+    (ROW_PERMANENT, "200 task_not_exist", failing(200, "task_not_exist")),
     (ROW_PERMANENT, "certificate", UNTRUSTED),
     (ROW_WRONG_URL, "page", html(200)),
     (ROW_WRONG_URL, "page of a 404", html(404)),
@@ -136,6 +149,7 @@ def test_a_create_that_is_refused_fails_at_once(reply: Reply) -> None:
     with pytest.raises(CallFailed) as caught:
         submit(script)
     assert not caught.value.may_exist
+    assert caught.value.verdict is Verdict.REFUSED
     assert script.posts == 1
     assert script.sleeps == []
 
@@ -166,6 +180,22 @@ def test_a_create_waits_as_long_as_the_gateway_asks(reply: Reply) -> None:
     assert script.sleeps == [9.5]
 
 
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_a_gateway_that_asks_for_hardly_a_wait_is_not_asked_without_end(asked: str) -> None:
+    """POST: connection never made, or 429"""
+    script = Script(*[failing(429, retry_after=asked)] * 7, SUCCEEDED, chance=0.75)
+    submit(script)
+    least = float(asked) + 0.75
+    assert script.sleeps == [max(least, wait) for wait in (1.5, 3, 6, 12, 22.5, 22.5, 22.5)]
+
+
+def test_a_wait_that_the_gateway_asks_for_is_kept_where_it_is_longer_than_the_backoff() -> None:
+    """POST: connection never made, or 429"""
+    script = Script(*[failing(429, retry_after="5")] * 5, SUCCEEDED)
+    submit(script)
+    assert script.sleeps == [5.5, 5.5, 5.5, 8, 15]
+
+
 def test_creates_that_were_throttled_together_do_not_come_back_together() -> None:
     """POST: connection never made, or 429"""
     waits = set()
@@ -184,6 +214,7 @@ def test_a_create_that_may_not_be_repeated_before_the_deadline_fails_at_once(ask
     with pytest.raises(CallFailed) as caught:
         submit(script)
     assert caught.value.failure.reason is Reason.RATE_LIMITED
+    assert caught.value.verdict is Verdict.RETRY
     assert not caught.value.may_exist
     assert script.now == START
 
@@ -195,9 +226,48 @@ def test_a_create_is_not_repeated_after_the_deadline(reply: Reply | Late) -> Non
     with pytest.raises(CallFailed) as caught:
         submit(script)
     assert not caught.value.may_exist
+    assert caught.value.verdict is Verdict.RETRY
     assert script.posts > 3
     assert max(script.asked_at) < 120
     assert all(wait <= BACKOFF_CAP for wait in script.sleeps)
+
+
+def test_each_request_is_given_the_time_that_is_left() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(Late(30, NOT_SENT), failing(429, retry_after="9"), SUCCEEDED)
+    submit(script)
+    assert script.asked_at == [0, 31, 40.5]
+    assert script.limits == [120, 89, 79.5]
+    script = Script(Late(117.5, IN_DOUBT), failing(503))
+    with pytest.raises(CallFailed):
+        get(script)
+    assert script.limits == [120, 1.5]
+
+
+@pytest.mark.parametrize("left", [-3600.0, 0.0, 0.5, SHORTEST_LIMIT])
+def test_even_the_last_request_is_given_a_moment(left: float) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(then=SUCCEEDED)
+    submit(script, START + left)
+    get(script, START + left)
+    cancel(script, START + left)
+    script.run(script.talk.read(script.gateway.read("/v1/models"), deadline=START + left))
+    assert script.limits == [SHORTEST_LIMIT] * 4
+
+
+def test_a_page_of_a_list_is_given_the_time_that_is_left() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(Late(100, page_of("a", following="?cursor=2")), page_of("b"), gateway=REPLICATE)
+    assert listed(script) == [["a"], ["b"]]
+    assert script.limits == [120, 20]
+
+
+def test_a_failed_call_says_what_to_make_of_it() -> None:
+    """POST: read timeout, reset, 5xx after sending"""
+    failure = Failure(Reason.OUTAGE, "no", "POST /x")
+    assert CallFailed(failure).verdict is Verdict.REFUSED
+    assert [verdict for verdict in Verdict if CallFailed(failure, verdict).may_exist] == [Verdict.UNKNOWN]
+    assert str(CallFailed(failure)) == str(failure)
 
 
 def test_no_request_carries_a_key_or_names_a_host() -> None:
@@ -228,12 +298,19 @@ def test_an_answer_is_never_asked_at_the_urls_it_names() -> None:
 
 
 PASSING = [IN_DOUBT, NOT_SENT, failing(429), failing(500), failing(503), html(502), failing(408), failing(200)]
+PASSING += [failing(503, "model_not_found"), failing(500, "invalid_request"), failing(500, "prompt_blocked")]
 DOUBTFUL = [
     TASK_NOT_EXIST,
     failing(404),
+    failing(402),
+    failing(403),
+    failing(403, "insufficient_user_quota"),
+    failing(429, "insufficient_user_quota"),
+    failing(200, "insufficient_user_quota"),
     html(200),
     html(403),
     answer(200, b'{"id"'),
+    answer(200, {"id": ID}),
     answer(200, b""),
     answer(200, []),
     answer(200, {"code": "success", "data": None}),
@@ -256,6 +333,7 @@ def test_asking_for_a_prediction_bears_trouble_no_longer_than_the_deadline(reply
     with pytest.raises(CallFailed) as caught:
         get(script)
     assert not caught.value.may_exist
+    assert caught.value.verdict is Verdict.RETRY
     assert max(script.asked_at) < 120
 
 
@@ -273,7 +351,18 @@ def test_asking_for_a_prediction_fails_when_the_answers_stay_doubtful(reply: Rep
     with pytest.raises(CallFailed) as caught:
         get(script, START + 3600)
     assert not caught.value.may_exist
+    assert caught.value.verdict is Verdict.REFUSED
     assert len(script.requests) == DOUBTFUL_LIMIT
+
+
+@pytest.mark.parametrize("reply", DOUBTFUL)
+def test_doubtful_answers_that_the_deadline_cuts_short_stay_doubtful(reply: Reply) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(then=reply)
+    with pytest.raises(CallFailed) as caught:
+        get(script, START + 5)
+    assert caught.value.verdict is Verdict.DOUBTFUL
+    assert len(script.requests) < DOUBTFUL_LIMIT
 
 
 def test_passing_trouble_between_doubtful_answers_does_not_add_up() -> None:
@@ -283,12 +372,25 @@ def test_passing_trouble_between_doubtful_answers_does_not_add_up() -> None:
     assert get(script, START + 3600).id == ID
 
 
-@pytest.mark.parametrize("reply", [failing(401), failing(403), failing(400), answer(302, b""), UNTRUSTED])
+@pytest.mark.parametrize(
+    "reply", [failing(401), failing(400), failing(400, "prompt_blocked"), answer(302, b""), UNTRUSTED]
+)
 def test_asking_for_a_prediction_fails_at_once_where_it_is_refused(reply: Reply) -> None:
     """redirect from the API, HTML where JSON is due"""
     script = Script(reply)
-    with pytest.raises(CallFailed):
+    with pytest.raises(CallFailed) as caught:
         get(script)
+    assert caught.value.verdict is Verdict.REFUSED
+    assert script.sleeps == []
+
+
+@pytest.mark.parametrize("reply", [failing(402), failing(403), failing(403, "insufficient_user_quota")])
+def test_what_is_said_of_credit_is_doubted_only_where_a_prediction_is_asked_for(reply: Reply) -> None:
+    """redirect from the API, HTML where JSON is due"""
+    script = Script(reply)
+    with pytest.raises(CallFailed) as caught:
+        script.run(script.talk.read(script.gateway.read("/v1/models"), deadline=DEADLINE))
+    assert caught.value.verdict is Verdict.REFUSED
     assert script.sleeps == []
 
 
@@ -318,6 +420,8 @@ def test_a_cancel_that_is_accepted_without_a_word_returns_nothing(body: object) 
         failing(404),
         failing(405),
         failing(401),
+        failing(402),
+        failing(403),
         TASK_NOT_EXIST,
         html(200),
         html(404),
@@ -333,6 +437,7 @@ def test_a_cancel_that_a_gateway_does_not_offer_fails_at_once(reply: Reply) -> N
     with pytest.raises(CallFailed) as caught:
         cancel(script)
     assert not caught.value.may_exist
+    assert caught.value.verdict is Verdict.REFUSED
     assert script.sleeps == []
 
 
@@ -406,4 +511,5 @@ def test_a_list_of_the_wrong_shape_is_an_error(payload: object) -> None:
     with pytest.raises(CallFailed) as caught:
         listed(Script(answer(200, payload)))
     assert caught.value.failure.reason is Reason.MALFORMED
+    assert caught.value.verdict is Verdict.REFUSED
     assert not caught.value.may_exist

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_flux.protocol.prediction import Absent, Prediction, PredictionStatus, read_prediction
+from airflow_provider_flux.protocol.prediction import (
+    Absent,
+    Prediction,
+    PredictionStatus,
+    read_created,
+    read_prediction,
+)
 from tests.protocol import recorded
 from tests.protocol.recorded import envelope
 
@@ -120,11 +126,51 @@ def test_four_states_end_a_prediction_and_an_unknown_one_does_not() -> None:
         ([None, "", URL, 5, {"url": URL}], (URL,)),
         ({"url": URL}, ()),
         (5, ()),
+        ("http://127.0.0.1:8000/out-0.webp", ("http://127.0.0.1:8000/out-0.webp",)),
+        ("s3://bucket/out-0.webp", ()),
+        ("out-0.webp", ()),
+        ("//replicate.delivery/out-0.webp", ()),
+        ("javascript:alert(1)", ()),
+        ("file:///etc/passwd", ()),
+        (["ftp://x/out-0.webp", URL, "out-1.webp"], (URL,)),
     ],
 )
 def test_outputs_are_always_one_list_of_texts(output: object, outputs: tuple[str, ...]) -> None:
     """output: string, list, `data:` URI, null, shorter list than asked"""
     assert read(bare(output=output)).outputs == outputs
+
+
+@pytest.mark.parametrize(
+    ("output", "odd"),
+    [
+        (URL, ""),
+        ([URL, URL], ""),
+        (INLINE, ""),
+        (None, ""),
+        ([], ""),
+        ("", ""),
+        ({}, ""),
+        ("s3://bucket/out-0.webp", "s3://bucket/out-0.webp"),
+        (["one", "two"], "['one', 'two']"),
+        ({"url": "x"}, "{'url': 'x'}"),
+        (5, "5"),
+        ([None], "[None]"),
+        ("x" * 1000, "x" * 200),
+        (["x" * 1000], "['" + "x" * 198),
+    ],
+)
+def test_an_output_that_is_no_url_is_left_out_and_shown(output: object, odd: str) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    prediction = read(bare(status="succeeded", output=output))
+    assert prediction.odd_output == odd
+    assert not (prediction.odd_output and prediction.outputs)
+
+
+def test_an_odd_output_is_shown_in_every_shape() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    assert read({"id": "abc", "status": "Ready", "result": {"sample": "out.png"}}).odd_output == "out.png"
+    assert read(envelope("SUCCESS", bare(status="succeeded", output="out.png"))).odd_output == "out.png"
+    assert read(envelope("SUCCESS", {"id": "abc", "status": "Ready", "result": {"sample": 5}})).odd_output == "5"
 
 
 def test_a_list_shorter_than_asked_is_read_as_it_is() -> None:
@@ -277,6 +323,89 @@ def test_an_error_body_with_a_numeric_status_is_no_prediction(body: dict[str, ob
 def test_anything_else_is_no_prediction(payload: object) -> None:
     """response of the wrong shape, bare prediction, task envelope, BFL shape"""
     assert read_prediction(payload) is Absent.NOT_A_PREDICTION
+
+
+@pytest.mark.parametrize(
+    ("payload", "prediction_id"),
+    [
+        ({"id": "abc"}, "abc"),
+        ({"id": 5}, "5"),
+        ({"task_id": "abc"}, "abc"),
+        ({"id": "", "task_id": "abc"}, "abc"),
+        ({"id": None, "task_id": 5}, "5"),
+        ({"id": "abc", "status": None}, "abc"),
+        ({"id": "abc", "status": ["succeeded"]}, "abc"),
+        ({"id": 5, "status": "processing"}, "5"),
+        ({"id": "abc", "error": None}, "abc"),
+        ({"id": "abc", "error": ""}, "abc"),
+        ({"code": "success", "data": "abc"}, "abc"),
+        ({"code": 0, "data": 5}, "5"),
+        ({"code": 200, "data": {"id": "abc"}}, "abc"),
+        ({"code": "success", "message": "", "data": {"task_id": "abc"}}, "abc"),
+        ({"code": "success", "message": "", "data": {"task_id": "abc", "data": {}}}, "abc"),
+    ],
+)
+def test_a_create_that_is_answered_with_nothing_but_an_id_has_been_made(payload: object, prediction_id: str) -> None:
+    """response of the wrong shape, bare prediction, task envelope, BFL shape"""
+    assert read_prediction(payload) is Absent.NOT_A_PREDICTION
+    assert read_created(payload) == Prediction(id=prediction_id, status=PredictionStatus.STARTING)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        "abc",
+        5,
+        [],
+        {},
+        [{"id": "abc"}],
+        {"id": ""},
+        {"id": None},
+        {"id": 0},
+        {"id": True},
+        {"id": 1.5},
+        {"id": ["abc"]},
+        {"id": {"abc": 1}},
+        {"status": "starting"},
+        {"id": "abc", "error": "busy"},
+        {"id": "abc", "error": {"message": "busy"}},
+        {"id": "abc", "status": 404},
+        {"id": "abc", "status": True},
+        {"data": {"id": "abc"}},
+        {"code": "fail_to_fetch_task", "message": "no", "data": "abc"},
+        {"code": "fail_to_fetch_task", "message": "no", "data": {"id": "abc"}},
+        {"code": ["success"], "data": {"id": "abc"}},
+        {"code": "success", "data": ""},
+        {"code": "success", "data": []},
+        {"code": "success", "data": ["abc"]},
+        {"code": "success", "data": True},
+        {"code": "success", "data": {"data": {"id": "abc"}}},
+        {"code": "success", "data": {"task_id": "abc", "error": "busy"}},
+        {"code": "success", "data": {"id": "abc", "status": 500}},
+    ],
+)
+def test_a_create_that_names_no_id_or_an_error_is_not_taken_for_made(payload: object) -> None:
+    """response of the wrong shape, bare prediction, task envelope, BFL shape"""
+    assert read_created(payload) is Absent.NOT_A_PREDICTION
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        recorded.COMETAPI_CREATE,
+        recorded.DEERAPI_CREATE,
+        recorded.BFL_READY,
+        envelope("SUBMITTED"),
+        {"id": "abc", "polling_url": "https://api.bfl.ai/v1/get_result?id=abc"},
+        {"code": "success", "data": None},
+        {"code": "task_not_exist", "message": "", "data": None},
+        {"id": "abc", "status": "Task not found"},
+    ],
+)
+def test_a_create_that_is_answered_in_full_is_read_in_full(payload: object) -> None:
+    """response of the wrong shape, bare prediction, task envelope, BFL shape"""
+    assert read_created(payload) == read_prediction(payload)
 
 
 @pytest.mark.parametrize(
@@ -449,11 +578,16 @@ NEARLY_ENVELOPES = st.fixed_dictionaries(
 def test_reading_never_raises_and_gives_what_can_be_handed_on(payload: object, asked_for: str | None) -> None:
     """response of the wrong shape, bare prediction, task envelope, BFL shape"""
     prediction = read_prediction(payload, asked_for=asked_for)
+    created = read_created(payload)
     if isinstance(prediction, Absent):
+        assert isinstance(created, Absent) or created == Prediction(id=created.id, status=PredictionStatus.STARTING)
+        assert isinstance(created, Absent) or created.id
         return
+    assert asked_for is not None or created == prediction
     assert prediction.id
     assert asked_for is None or prediction.id == asked_for
-    assert all(isinstance(output, str) and output for output in prediction.outputs)
+    assert all(output.startswith(("https://", "http://", "data:")) for output in prediction.outputs)
+    assert len(prediction.odd_output) <= 200
     assert prediction.error is None or isinstance(prediction.error, str)
     assert isinstance(prediction.model, str)
     assert isinstance(prediction.page, str)

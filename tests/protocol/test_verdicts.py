@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_flux.protocol import verdicts
 from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.verdicts import (
     NAME_LIMIT,
@@ -25,8 +27,8 @@ from airflow_provider_flux.protocol.verdicts import (
     not_found,
     shorten,
 )
-from airflow_provider_flux.protocol.wire import Answer, Delivery, Reply, Request, TransportFailure
-from tests.protocol.recorded import COMETAPI_CREATE, REPLICATE_UNAUTHENTICATED
+from airflow_provider_flux.protocol.wire import BODY_LIMIT, Answer, Delivery, Purpose, Reply, Request, TransportFailure
+from tests.protocol.recorded import COMETAPI_CREATE, REPLICATE_UNAUTHENTICATED, envelope
 from tests.protocol.scripted import (
     IN_DOUBT,
     NOT_SENT,
@@ -48,6 +50,8 @@ READ = GATEWAY.read("/v1/account")
 FREE = [GET, CANCEL, LIST, READ]
 
 OK = "ok"
+FOR_A_PREDICTION = "doubtful for a prediction"
+"""Doubtful where a prediction is asked for, refused elsewhere."""
 RETRY, DOUBTFUL, REFUSED, UNKNOWN = Verdict.RETRY, Verdict.DOUBTFUL, Verdict.REFUSED, Verdict.UNKNOWN
 
 ROW_RETRIED = "POST: connection never made, or 429"
@@ -81,6 +85,9 @@ def trouble(request: Request, reply: Reply) -> Trouble:
     return judged
 
 
+ROW_CODES = "500 `invalid_request`, 503 `model_not_found`"
+ROW_QUOTA = "402, 403, quota codes"
+
 TABLE: list[tuple[str, str, Reply, object, object]] = [
     ("2xx with JSON", "`succeeded`", SUCCEEDED, OK, OK),
     ("2xx with JSON", "200", answer(200, COMETAPI_CREATE), OK, OK),
@@ -88,11 +95,16 @@ TABLE: list[tuple[str, str, Reply, object, object]] = [
     ("2xx with JSON", "202", answer(202, COMETAPI_CREATE), OK, OK),
     ("2xx with JSON", "a failed prediction is an answer", told("failed", error="NSFW content"), OK, OK),
     ("2xx with JSON", "labelled as HTML", answer(200, COMETAPI_CREATE, content_type="text/html"), OK, OK),
-    ("2xx that says an error", "passing", error("upstream is busy", status=200), REFUSED, RETRY),
-    ("2xx that says an error", "flat", task_error("fail_to_fetch_task", 200), REFUSED, RETRY),
-    ("2xx that says an error", "text", answer(200, {"error": "busy"}), REFUSED, RETRY),
+    ("2xx that says an error", "passing", error("upstream is busy", status=200), UNKNOWN, RETRY),
+    ("2xx that says an error", "flat", task_error("fail_to_fetch_task", 200), UNKNOWN, RETRY),
+    ("2xx that says an error", "text", answer(200, {"error": "busy"}), UNKNOWN, RETRY),
     ("2xx that says an error", "invalid_request", error("no prompt", "invalid_request", 200), REFUSED, REFUSED),
-    ("2xx that says an error", "quota", task_error("insufficient_user_quota", 200), REFUSED, REFUSED),
+    ("2xx that says an error", "quota", task_error("insufficient_user_quota", 200), REFUSED, FOR_A_PREDICTION),
+    ("2xx that says an error", "access", error("not you", "access_denied", 201), REFUSED, FOR_A_PREDICTION),
+    ("2xx that says an error", "content", task_error("prompt_blocked", 200), REFUSED, REFUSED),
+    ("2xx that says an error", "no channel", error("no channel", "model_not_found", 200), REFUSED, REFUSED),
+    ("2xx that says an error", "a number", answer(200, {"code": 1, "message": "no", "data": None}), UNKNOWN, RETRY),
+    ("2xx that says an error", "a failed envelope", answer(202, {**envelope("FAILURE"), "code": "x"}), UNKNOWN, RETRY),
     ("2xx that says an error", ROW_NOT_YET, error("no such task", "task_not_exist", 200), REFUSED, DOUBTFUL),
     ("2xx that is cut off or not JSON", ROW_SHAPE, answer(200, b'{"id": "abc", "sta'), UNKNOWN, DOUBTFUL),
     ("2xx that is cut off or not JSON", "empty", answer(200, b""), UNKNOWN, DOUBTFUL),
@@ -105,11 +117,9 @@ TABLE: list[tuple[str, str, Reply, object, object]] = [
     ("429", ROW_RETRIED, error("slow down", status=429), RETRY, RETRY),
     ("429", ROW_BORNE, html(429), RETRY, RETRY),
     ("429", "empty", answer(429, b""), RETRY, RETRY),
-    ("quota and content codes", ROW_PERMANENT, error("no prompt", "invalid_request", 500), REFUSED, REFUSED),
-    ("quota and content codes", ROW_PERMANENT, error("no channel", "model_not_found", 503), REFUSED, REFUSED),
-    ("quota and content codes", "quota at 429", error("top up", "insufficient_user_quota", 429), REFUSED, REFUSED),
-    ("quota and content codes", "quota at 500", task_error("pre_consume_token_quota_failed", 500), REFUSED, REFUSED),
-    ("quota and content codes", "prompt", task_error("prompt_blocked", 500), REFUSED, REFUSED),
+    (ROW_CODES, ROW_PERMANENT, error("no prompt", "invalid_request", 500), REFUSED, RETRY),
+    (ROW_CODES, ROW_PERMANENT, error("no channel", "model_not_found", 503), REFUSED, RETRY),
+    (ROW_CODES, "a task's", task_error("invalid_request", 500), REFUSED, RETRY),
     *(
         ("other 5xx", row, error("trouble", status=status), UNKNOWN, RETRY)
         for row in (ROW_UNKNOWN, ROW_BORNE)
@@ -120,17 +130,26 @@ TABLE: list[tuple[str, str, Reply, object, object]] = [
     ("other 5xx", ROW_UNKNOWN, task_error("do_request_failed", 500), UNKNOWN, RETRY),
     ("other 5xx", ROW_UNKNOWN, task_error("get_channel_failed", 503), UNKNOWN, RETRY),
     ("other 5xx", ROW_UNKNOWN, task_error("channel:response_time_exceeded", 500), UNKNOWN, RETRY),
-    ("408, 409, 425", ROW_UNKNOWN, error("timeout", status=408), UNKNOWN, RETRY),
-    ("408, 409, 425", ROW_UNKNOWN, html(408), UNKNOWN, RETRY),
-    ("408, 409, 425", "409", error("conflict", status=409), REFUSED, RETRY),
-    ("408, 409, 425", "425", error("too early", status=425), UNKNOWN, RETRY),
+    ("408, 425", ROW_UNKNOWN, error("timeout", status=408), UNKNOWN, RETRY),
+    ("408, 425", ROW_UNKNOWN, html(408), UNKNOWN, RETRY),
+    ("408, 425", "too early", error("too early", status=425), UNKNOWN, RETRY),
+    ("409", "conflict", error("conflict", status=409), REFUSED, RETRY),
+    ("409", "page", html(409), REFUSED, RETRY),
     ("404, `task_not_exist`", ROW_NOT_YET, answer(404, {"detail": "not found", "status": 404}), REFUSED, DOUBTFUL),
     ("404, `task_not_exist`", ROW_NOT_YET, TASK_NOT_EXIST, REFUSED, DOUBTFUL),
-    *(
-        ("other 4xx", ROW_PERMANENT, error("no", status=status), REFUSED, REFUSED)
-        for status in (400, 401, 402, 403, 405, 410, 413, 415, 422, 451)
-    ),
     ("404, `task_not_exist`", ROW_PERMANENT, error("no", status=404), REFUSED, DOUBTFUL),
+    (ROW_QUOTA, ROW_PERMANENT, error("top up", status=402), REFUSED, FOR_A_PREDICTION),
+    (ROW_QUOTA, ROW_PERMANENT, error("not you", status=403), REFUSED, FOR_A_PREDICTION),
+    (ROW_QUOTA, "access", error("not you", "access_denied", 403), REFUSED, FOR_A_PREDICTION),
+    (ROW_QUOTA, "quota", error("top up", "insufficient_user_quota", 403), REFUSED, FOR_A_PREDICTION),
+    (ROW_QUOTA, "quota", task_error("pre_consume_token_quota_failed", 400), REFUSED, FOR_A_PREDICTION),
+    *(
+        ("other 4xx, content codes", ROW_PERMANENT, error("no", status=status), REFUSED, REFUSED)
+        for status in (400, 401, 405, 410, 413, 415, 422, 451)
+    ),
+    ("other 4xx, content codes", "key", error("bad key", "invalid_api_key", 401), REFUSED, REFUSED),
+    ("other 4xx, content codes", "prompt", task_error("prompt_blocked", 400), REFUSED, REFUSED),
+    ("other 4xx, content codes", "words", error("no", "sensitive_words_detected", 403), REFUSED, REFUSED),
     *(
         ("redirect", ROW_WRONG_URL, answer(status, b"", location="https://www.example/login?to=x"), REFUSED, REFUSED)
         for status in (301, 302, 303, 307, 308)
@@ -142,22 +161,74 @@ TABLE: list[tuple[str, str, Reply, object, object]] = [
 ]
 
 
+CROSSINGS: list[tuple[str, str, Reply, object, object]] = [
+    ("quota code at 429", ROW_PERMANENT, error("top up", "insufficient_user_quota", 429), REFUSED, FOR_A_PREDICTION),
+    ("quota code at 5xx", ROW_PERMANENT, task_error("pre_consume_token_quota_failed", 500), REFUSED, RETRY),
+    ("access code at 5xx", ROW_PERMANENT, error("not you", "access_denied", 500), REFUSED, RETRY),
+    ("content code at 5xx", ROW_PERMANENT, task_error("prompt_blocked", 500), REFUSED, RETRY),
+    ("`task_not_exist` at 5xx", ROW_NOT_YET, task_error("task_not_exist", 500), REFUSED, RETRY),
+]
+"""Where two rows of the table meet: for a create the code decides, for all else a status of 500 or more."""
+WALKED = TABLE + CROSSINGS
+
+
 def name_of(row: tuple[str, str, Reply, object, object]) -> str:
     reply = row[2]
     return f"{row[0]} | {row[1]} | {reply.status if isinstance(reply, Answer) else reply.delivery.value}"
 
 
-@pytest.mark.parametrize(("reply", "create", "_free"), [row[2:] for row in TABLE], ids=map(name_of, TABLE))
+def documented_table() -> dict[str, tuple[str, str]]:
+    """Read the table that the module shows to people."""
+    body = re.split(r"^=[= ]+$", verdicts.__doc__ or "", flags=re.MULTILINE)[2]
+    rows = [re.split(r"  +| (?=refused +retry)", line.strip()) for line in body.strip().splitlines()]
+    return {row.replace("``", "`"): (create, free) for row, create, free in rows}
+
+
+def test_every_row_of_the_documented_table_is_walked_and_no_other() -> None:
+    assert list(dict.fromkeys(row[0] for row in TABLE)) == list(documented_table())
+
+
+@pytest.mark.parametrize("row", TABLE, ids=name_of)
+def test_what_a_row_expects_is_what_the_documented_table_says(row: tuple[str, str, Reply, object, object]) -> None:
+    for documented, expected in zip(documented_table()[row[0]], row[3:], strict=True):
+        said = expected.value if isinstance(expected, Verdict) else expected
+        assert documented in (said, "as its code says")
+
+
+@pytest.mark.parametrize(("reply", "create", "_free"), [row[2:] for row in WALKED], ids=map(name_of, WALKED))
 def test_a_reply_to_a_create_means_what_the_table_says(reply: Reply, create: object, _free: object) -> None:
     assert verdict(CREATE, reply) == create
 
 
 @pytest.mark.parametrize("request_", FREE, ids=lambda request: request.purpose.value)
-@pytest.mark.parametrize(("reply", "_create", "free"), [row[2:] for row in TABLE], ids=map(name_of, TABLE))
+@pytest.mark.parametrize(("reply", "_create", "free"), [row[2:] for row in WALKED], ids=map(name_of, WALKED))
 def test_a_reply_to_anything_free_means_what_the_table_says(
     request_: Request, reply: Reply, _create: object, free: object
 ) -> None:
+    if free == FOR_A_PREDICTION:
+        free = DOUBTFUL if request_.purpose is Purpose.GET else REFUSED
     assert verdict(request_, reply) == free
+
+
+CODES_BY_NAME = ["", "invalid_request", "model_not_found", "insufficient_user_quota", "prompt_blocked", "access_denied"]
+
+
+@pytest.mark.parametrize("request_", FREE, ids=lambda request: request.purpose.value)
+@pytest.mark.parametrize("code", [*CODES_BY_NAME, "task_not_exist", "nobody_knows"])
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 524, 599, 600])
+def test_what_costs_nothing_is_asked_again_after_any_5xx_whatever_its_code(
+    request_: Request, code: str, status: int
+) -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    assert verdict(request_, error("trouble", code, status)) is RETRY
+    assert verdict(request_, task_error(code or "x", status)) is RETRY
+
+
+def test_a_create_in_doubt_is_told_in_the_gateways_words_though_it_came_as_a_success() -> None:
+    """POST: read timeout, reset, 5xx after sending"""
+    failure = trouble(CREATE, error("upstream is busy", "upstream_error", 200)).failure
+    assert (failure.reason, failure.status, failure.code) == (Reason.OUTAGE, 200, "upstream_error")
+    assert failure.message == "upstream is busy"
 
 
 def test_json_that_is_no_prediction_leaves_a_create_unknown() -> None:
@@ -167,6 +238,67 @@ def test_json_that_is_no_prediction_leaves_a_create_unknown() -> None:
     assert malformed(GET, payload).verdict is DOUBTFUL
     assert malformed(GET, payload).failure.reason is Reason.MALFORMED
     assert len(malformed(GET, payload).failure.message) < TEXT_LIMIT + 50
+
+
+@pytest.mark.parametrize(
+    ("payload", "sketch"),
+    [
+        (None, "null"),
+        (5, "5"),
+        ("text", '"text"'),
+        ([], "[]"),
+        ({"hello": "wörld"}, '{"hello": "wörld"}'),
+        ([1, 2, 3, 4, 5], "[1, 2, 3]"),
+        ({"a": {"b": {"c": "deep"}}}, '{"a": {"b": {"c": "deep"}}}'),
+        ({"a": {"b": {"c": {"d": 1}, "e": [1]}}}, '{"a": {"b": {"c": "dict", "e": "list"}}}'),
+        ({str(number): number for number in range(12)}, json.dumps({str(number): number for number in range(10)})),
+        ({"n" * 150: "x" * 150}, json.dumps({"n" * NAME_LIMIT: "x" * NAME_LIMIT})),
+    ],
+)
+def test_what_is_no_prediction_is_shown_as_a_sketch(payload: object, sketch: str) -> None:
+    """response of the wrong shape, bare prediction, task envelope, BFL shape"""
+    failure = malformed(GET, payload).failure
+    assert failure.message == f"not a prediction: {sketch}"
+    assert (failure.reason, failure.status) == (Reason.MALFORMED, None)
+
+
+class Unwritten(str):
+    """A text that may not be written out whole."""
+
+    __slots__ = ()
+
+    def __getitem__(self, part: object) -> str:
+        assert part == slice(NAME_LIMIT)
+        return "cut"
+
+
+def test_a_large_payload_is_cut_before_it_is_written_out() -> None:
+    """response of the wrong shape, bare prediction, task envelope, BFL shape"""
+    deep: object = {"leaf": Unwritten()}
+    for _ in range(5000):
+        deep = [deep]
+    payload = {"deep": deep, "text": Unwritten(), "wide": [Unwritten()] * 3 + [object()] * 1000}
+    assert malformed(GET, payload).failure.message == (
+        'not a prediction: {"deep": [["list"]], "text": "cut", "wide": ["cut", "cut", "cut"]}'
+    )
+
+
+def test_an_answer_that_was_cut_at_the_limit_is_not_taken_for_whole() -> None:
+    """response of the wrong shape, bare prediction, task envelope, BFL shape"""
+    whole = json.dumps({"id": "abc", "status": "succeeded", "output": "data:image/png;base64," + "A" * BODY_LIMIT})
+    cut = answer(200, whole.encode()[:BODY_LIMIT])
+    assert verdict(CREATE, cut) is UNKNOWN
+    assert verdict(GET, cut) is DOUBTFUL
+    assert trouble(GET, cut).failure.reason is Reason.MALFORMED
+    assert len(trouble(GET, cut).failure.message) < TEXT_LIMIT + 50
+
+
+def test_four_large_pictures_inside_an_answer_stay_below_the_limit() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    picture = "data:image/png;base64," + "A" * (2_500_000 * 4 // 3)
+    body = json.dumps({"id": "abc", "status": "succeeded", "output": [picture] * 4}).encode()
+    assert len(body) < BODY_LIMIT
+    assert verdict(GET, answer(200, body[:BODY_LIMIT])) == OK
 
 
 def test_a_prediction_that_is_not_there_yet_is_doubtful() -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT, CallFailed, DeadlinePassed
+from airflow_provider_flux.protocol.flows import (
+    DOUBTFUL_LIMIT,
+    EMPTY_LIMIT,
+    SETTLED_AFTER,
+    SHORTEST_LIMIT,
+    CallFailed,
+    DeadlinePassed,
+)
+from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.schedule import LONGEST_INTERVAL, PollSchedule
-from airflow_provider_flux.protocol.verdicts import Reason
+from airflow_provider_flux.protocol.verdicts import Reason, Verdict
 from airflow_provider_flux.protocol.wire import Purpose, Reply
 from tests.protocol.recorded import PROCESSING_WITH_OUTPUT, SDXL_BLOCKING_WITH_INLINE_PICTURE, envelope
 from tests.protocol.scripted import (
@@ -27,6 +35,11 @@ from tests.protocol.scripted import (
 )
 
 PROCESSING = told("processing")
+FILLED = told("processing", output=URL, input={"prompt": "A"})
+OTHER = told("processing", output=f"{URL}?2", input={"prompt": "A"})
+EMPTY = told("succeeded")
+SCHNELL = "black-forest-labs/flux-schnell"
+PRO = "black-forest-labs/flux-1.1-pro"
 
 
 def failing(status: int, **headers: str) -> Reply:
@@ -41,7 +54,7 @@ def watch(
     interval: float | None = None,
     ago: float = 0,
     at_once: bool = True,
-    model: str = "black-forest-labs/flux-1.1-pro",
+    model: str = PRO,
 ) -> Prediction:
     return script.run(
         script.talk.watch(
@@ -125,6 +138,7 @@ def test_a_wait_logs_one_line_for_each_change_and_none_for_each_poll() -> None:
 
 
 PASSING = [IN_DOUBT, NOT_SENT, failing(429), failing(500), failing(503), html(502), html(429), failing(408)]
+PASSING += [answer(503, {"code": code, "message": "no"}) for code in ("model_not_found", "prompt_blocked")]
 
 
 @pytest.mark.parametrize("reply", PASSING)
@@ -167,6 +181,33 @@ NOT_THERE = [
 ]
 
 
+NO_CREDIT = [
+    failing(402),
+    failing(403),
+    answer(403, {"error": {"message": "top up", "code": "insufficient_user_quota"}}),
+    answer(429, {"error": {"message": "top up", "code": "insufficient_user_quota"}}),
+]
+
+
+@pytest.mark.parametrize("reply", NO_CREDIT)
+def test_what_is_said_of_credit_does_not_end_the_wait_for_what_is_paid_already(reply: Reply) -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(PROCESSING, *[reply] * (DOUBTFUL_LIMIT - 1), PROCESSING, *[reply] * (DOUBTFUL_LIMIT - 1), SUCCEEDED)
+    assert watch(script).outputs == (URL,)
+    assert len(script.log.warnings) == 2
+
+
+@pytest.mark.parametrize("reply", NO_CREDIT)
+def test_a_gateway_that_keeps_asking_for_credit_is_an_error(reply: Reply) -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(PROCESSING, then=reply)
+    with pytest.raises(CallFailed) as caught:
+        watch(script)
+    assert caught.value.failure.reason in (Reason.CREDIT, Reason.FORBIDDEN)
+    assert caught.value.verdict is Verdict.REFUSED
+    assert len(script.requests) == 1 + DOUBTFUL_LIMIT
+
+
 @pytest.mark.parametrize("reply", NOT_THERE)
 def test_a_prediction_may_be_unknown_for_a_moment_after_it_was_made(reply: Reply) -> None:
     """GET: 404 or `task_not_exist` right after create"""
@@ -186,22 +227,98 @@ def test_a_prediction_that_stays_unknown_is_an_error(reply: Reply) -> None:
     assert len(script.requests) == DOUBTFUL_LIMIT
 
 
-@pytest.mark.parametrize("reply", [failing(401), failing(403), answer(301, b"", location="/x"), UNTRUSTED])
+@pytest.mark.parametrize("reply", [failing(401), failing(400), answer(301, b"", location="/x"), UNTRUSTED])
 def test_a_gateway_that_refuses_to_tell_ends_the_wait_at_once(reply: Reply) -> None:
     """redirect from the API, HTML where JSON is due"""
     script = Script(PROCESSING, reply)
     with pytest.raises(CallFailed) as caught:
         watch(script)
+    assert caught.value.verdict is Verdict.REFUSED
     assert not caught.value.may_exist
+    assert len(script.requests) == 2
 
 
-@pytest.mark.parametrize("recording", [PROCESSING_WITH_OUTPUT, SDXL_BLOCKING_WITH_INLINE_PICTURE])
-def test_the_same_output_twice_counts_as_success_although_the_status_lags(recording: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("recording", "model"),
+    [(PROCESSING_WITH_OUTPUT, SCHNELL), (PROCESSING_WITH_OUTPUT, PRO), (SDXL_BLOCKING_WITH_INLINE_PICTURE, PRO)],
+)
+def test_the_same_output_again_and_again_counts_as_success_although_the_status_lags(
+    recording: dict[str, object], model: str
+) -> None:
     """output: string, list, `data:` URI, null, shorter list than asked"""
-    script = Script(PROCESSING, answer(200, recording), answer(200, recording))
-    prediction = watch(script)
+    script = Script(PROCESSING, *[answer(200, recording)] * SETTLED_AFTER)
+    prediction = watch(script, model=model)
+    assert SETTLED_AFTER == 3
     assert prediction.status is PredictionStatus.SUCCEEDED
+    assert prediction.status_word == "processing"
     assert prediction.outputs == tuple(recording["output"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["starting", "processing", "hibernating"])
+def test_any_status_that_goes_on_may_lag_behind_the_output(word: str) -> None:
+    """status `starting`, `processing`, or one nobody knows"""
+    assert watch(Script(*[told(word, output=URL)] * SETTLED_AFTER)).status is PredictionStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("between", [PROCESSING, OTHER, EMPTY])
+def test_an_output_that_changed_in_between_has_not_settled(between: Reply) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    script = Script(FILLED, FILLED, between, FILLED, FILLED, between, FILLED, FILLED, SUCCEEDED)
+    assert watch(script).status_word == "succeeded"
+    script = Script(FILLED, FILLED, between, FILLED, FILLED, FILLED)
+    assert watch(script).status_word == "processing"
+
+
+def test_a_poll_that_saw_nothing_does_not_keep_an_output_from_settling() -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(FILLED, IN_DOUBT, FILLED, failing(503), FILLED)
+    assert watch(script).outputs == (URL,)
+
+
+@pytest.mark.parametrize("status", ["failed", "canceled", "aborted"])
+def test_an_output_beside_a_status_that_ends_is_no_success(status: str) -> None:
+    """`canceled`, `aborted`: as `succeeded` and `failed` do."""
+    assert watch(Script(FILLED, FILLED, told(status, output=URL))).status == status
+
+
+STAYS_UNSETTLED = [
+    ("outside the catalogue", "stability-ai/sdxl", FILLED),
+    ("no model known", "", FILLED),
+    ("no input echoed", SCHNELL, told("processing", output=[URL])),
+    ("an empty input echoed", SCHNELL, told("processing", output=[URL], input={})),
+    ("a count that is none", SCHNELL, told("processing", output=[URL], input={"num_outputs": "1"})),
+    ("fewer than asked", SCHNELL, told("processing", output=[URL], input={"num_outputs": 2})),
+    ("no output", PRO, PROCESSING),
+    ("an odd output", PRO, told("processing", output="out-0.webp")),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "reply"), [row[1:] for row in STAYS_UNSETTLED], ids=[row[0] for row in STAYS_UNSETTLED]
+)
+def test_an_output_that_nobody_knows_to_be_complete_never_settles(model: str, reply: Reply) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    script = Script(*[reply] * 9, SUCCEEDED)
+    assert watch(script, model=model).status_word == "succeeded"
+    with pytest.raises(DeadlinePassed) as caught:
+        watch(Script(then=reply), model=model, seconds=120)
+    assert caught.value.last is not None
+    assert not caught.value.last.status.is_terminal
+
+
+@pytest.mark.parametrize("host", ["https://api.deerapi.com", "https://api.cometapi.com", "https://gateway.example"])
+def test_a_gateway_whose_status_may_lag_is_not_taken_by_its_word(host: str) -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    script = Script(*[FILLED] * SETTLED_AFTER, gateway=choose_gateway(host))
+    assert watch(script).status is PredictionStatus.SUCCEEDED
+
+
+def test_replicate_is_taken_by_its_word() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    replicate = choose_gateway("https://api.replicate.com")
+    assert watch(Script(*[FILLED] * 9, SUCCEEDED, gateway=replicate)).status_word == "succeeded"
+    with pytest.raises(DeadlinePassed):
+        watch(Script(then=FILLED, gateway=replicate), seconds=120)
 
 
 def test_an_output_that_still_grows_is_waited_for() -> None:
@@ -209,6 +326,15 @@ def test_an_output_that_still_grows_is_waited_for() -> None:
     growing = [told("processing", output=[URL] * count) for count in (1, 2, 3)]
     script = Script(*growing, told("succeeded", output=[URL] * 4))
     assert len(watch(script).outputs) == 4
+
+
+def test_a_list_settles_once_it_has_grown_to_what_was_asked_for() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    asked = {"prompt": "A", "num_outputs": 2}
+    half, whole = (told("processing", output=[URL] * count, input=asked) for count in (1, 2))
+    script = Script(*[half] * 5, *[whole] * SETTLED_AFTER)
+    assert watch(script, model=SCHNELL).outputs == (URL, URL)
+    assert len(script.requests) == 5 + SETTLED_AFTER
 
 
 def test_the_deadline_ends_the_wait_with_the_prediction_as_last_seen() -> None:
@@ -250,6 +376,23 @@ def test_a_deadline_that_has_passed_still_allows_one_look(at_once: bool) -> None
     with pytest.raises(DeadlinePassed):
         watch(script, seconds=-5, at_once=at_once)
     assert script.now == START
+
+
+def test_each_poll_is_given_the_time_that_is_left() -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(PROCESSING, Late(40, IN_DOUBT), then=PROCESSING)
+    with pytest.raises(DeadlinePassed):
+        watch(script, seconds=60, interval=7)
+    assert script.asked_at == [0, 7, 54, 60]
+    assert script.limits == [60, 53, 6, SHORTEST_LIMIT]
+
+
+@pytest.mark.parametrize("seconds", [-3600, 0, 0.5])
+def test_a_poll_at_the_deadline_is_given_a_moment(seconds: float) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(SUCCEEDED)
+    watch(script, seconds=seconds)
+    assert script.limits == [SHORTEST_LIMIT]
 
 
 def test_a_picture_that_is_ready_at_the_deadline_is_not_lost() -> None:
@@ -306,11 +449,36 @@ def test_a_gateway_that_asks_for_too_long_a_wait_is_polled_after_a_minute_lest_t
 
 def test_a_success_without_output_is_looked_at_again_before_it_is_believed() -> None:
     """output: string, list, `data:` URI, null, shorter list than asked"""
-    empty = told("succeeded")
-    assert watch(Script(empty, empty, SUCCEEDED)).outputs == (URL,)
-    script = Script(empty, empty, empty)
-    assert watch(script).outputs == ()
-    assert len(script.requests) == 3
+    assert watch(Script(EMPTY, EMPTY, SUCCEEDED)).outputs == (URL,)
+    script = Script(*[EMPTY] * EMPTY_LIMIT)
+    prediction = watch(script)
+    assert (prediction.status, prediction.outputs) == (PredictionStatus.SUCCEEDED, ())
+    assert len(script.requests) == EMPTY_LIMIT == 3
+
+
+@pytest.mark.parametrize("looks", range(1, EMPTY_LIMIT))
+def test_a_success_that_is_not_believed_yet_is_nobodys_end(looks: int) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    script = Script(*[EMPTY] * looks)
+    with pytest.raises(DeadlinePassed) as caught:
+        watch(script, seconds=2 * (looks - 1), interval=2)
+    last = caught.value.last
+    assert last is not None
+    assert (last.status, last.status_word, last.outputs) == (PredictionStatus.PROCESSING, "succeeded", ())
+
+
+def test_a_success_with_an_odd_output_is_looked_at_again_and_then_shown() -> None:
+    """output: string, list, `data:` URI, null, shorter list than asked"""
+    odd = told("succeeded", output="out-0.webp")
+    assert watch(Script(odd, odd, SUCCEEDED)).outputs == (URL,)
+    prediction = watch(Script(*[odd] * EMPTY_LIMIT))
+    assert (prediction.status, prediction.odd_output) == (PredictionStatus.SUCCEEDED, "out-0.webp")
+
+
+@pytest.mark.parametrize("status", ["failed", "canceled", "aborted"])
+def test_an_end_without_output_that_is_no_success_is_believed_at_once(status: str) -> None:
+    """`canceled`, `aborted`: as `succeeded` and `failed` do."""
+    assert watch(Script(EMPTY, told(status))).status == status
 
 
 def test_an_output_that_is_already_deleted_is_not_waited_for() -> None:
@@ -324,7 +492,7 @@ def test_a_list_that_may_still_grow_is_not_taken_for_the_end() -> None:
     """output: string, list, `data:` URI, null, shorter list than asked"""
     growing = told("processing", output=[URL], input={"prompt": "A", "num_outputs": 2})
     whole = told("succeeded", output=[URL, URL])
-    assert watch(Script(growing, growing, growing, whole)).outputs == (URL, URL)
+    assert watch(Script(*[growing] * (SETTLED_AFTER + 1), whole), model=SCHNELL).outputs == (URL, URL)
 
 
 def test_trouble_makes_polls_rarer_and_never_more_frequent() -> None:
@@ -332,6 +500,13 @@ def test_trouble_makes_polls_rarer_and_never_more_frequent() -> None:
     script = Script(*[failing(503)] * 8, SUCCEEDED)
     watch(script, interval=3)
     assert script.sleeps == [3, 3, 4, 8, 15, 15, 15, 15]
+
+
+def test_a_gateway_that_asks_for_hardly_a_wait_does_not_shorten_the_pauses() -> None:
+    """GET: 429, 5xx, timeouts, resets, HTML"""
+    script = Script(*[failing(429, retry_after="0")] * 6, SUCCEEDED)
+    watch(script, interval=0.1)
+    assert script.sleeps == [1, 2, 4, 8, 15, 15]
 
 
 def test_a_clock_that_is_behind_the_gateways_does_not_stop_the_polls() -> None:
