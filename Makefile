@@ -5,7 +5,7 @@ READY := .venv/.ready
 COMPILE := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck test-deployment test-packaging test-matrix requirements clean
+.PHONY: help setup demo test lint typecheck test-deployment test-packaging test-chaos test-mutations test-distributed test-matrix requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
 	@$(BIN)/python -u scripts/demo.py
 
 test: lint typecheck ## lint, types and the fast tests
-	$(BIN)/pytest -q -m "not deployment and not packaging"
+	$(BIN)/pytest -q -m "not deployment and not packaging and not chaos and not distributed"
 
 lint: setup ## ruff
 	$(BIN)/ruff check
@@ -34,6 +34,15 @@ test-deployment: setup ## tests in a real Airflow deployment
 
 test-packaging: setup ## build the wheel and try it in a clean environment
 	$(BIN)/pytest -v -m packaging
+
+test-chaos: setup ## 500 predictions under seeded faults and kills
+	$(BIN)/python -u scripts/chaos.py --runs 500 --seed 1 --jobs 2
+
+test-mutations: setup ## take the safety measures out one by one, and see a test fail for each
+	$(BIN)/python -u scripts/mutations.py
+
+test-distributed: setup ## PostgreSQL, Redis and Celery: kill a triggerer and a worker (Debian, as root)
+	$(BIN)/python -u scripts/distributed.py
 
 test-matrix: setup ## smoke tests on every supported Airflow with every Python found
 	@$(BIN)/python -u scripts/test_matrix.py

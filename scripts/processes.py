@@ -81,8 +81,8 @@ class ManagedProcess:
 
     def is_gone(self) -> bool:
         """Tell whether no process of the session is left."""
-        self._process.poll()
-        return not self._session()
+        # Its exit code last: a first process that ends between the two would never be collected.
+        return not self._session() and self._process.poll() is not None
 
     def tail(self, lines: int = 40) -> str:
         """Return the end of the log."""

@@ -21,7 +21,7 @@ from typing import Literal
 
 from uv import find_uv_bin
 
-from processes import environment_for_loopback
+from processes import ManagedProcess, end_processes, environment_for_loopback, termination_as_exit
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENTS = ROOT / ".venvs"
@@ -33,6 +33,8 @@ AT_A_TIME = 2
 TIME_LIMIT = 900  # seconds for each command
 
 Outcome = Literal["passed", "failed", "skipped"]
+
+_started: list[ManagedProcess] = []
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,13 @@ def main() -> int:
         return result
 
     pairs = [(airflow, python) for airflow in options.airflow or AIRFLOWS for python in options.python or PYTHONS]
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        results = list(pool.map(run, pairs))
+    with termination_as_exit(), ThreadPoolExecutor(AT_A_TIME) as pool:
+        try:
+            results = list(pool.map(run, pairs))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_processes(_started)
+            raise
     print_table(results)
     return int(any(result.outcome == "failed" for result in results))
 
@@ -154,26 +161,24 @@ def _pins_of_test_tools() -> Iterator[str]:
 
 
 def _run(command: list[str], *, log: Path, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> str:
+    """Run a command to its end and return what it printed."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment_for_loopback({"UV_PYTHON_DOWNLOADS": "never"} | (environment or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIME_LIMIT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StepError(f"{command[0]} did not end within {TIME_LIMIT} s") from error
     with log.open("a") as file:
-        file.write(f"$ {' '.join(command)}\n{done.stdout}\n")
-    if done.returncode != 0:
-        raise StepError("\n".join(done.stdout.splitlines()[-30:]))
-    return done.stdout
+        file.write(f"$ {' '.join(command)}\n")
+        start = file.tell()
+    settings = environment_for_loopback({"UV_PYTHON_DOWNLOADS": "never"} | (environment or {}))
+    process = ManagedProcess(Path(command[0]).name, command, environment=settings, log=log, cwd=cwd)
+    _started.append(process)
+    deadline = time.monotonic() + TIME_LIMIT
+    while process.returncode is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    in_time = process.returncode is not None
+    end_processes([process])
+    output = log.read_bytes()[start:].decode(errors="replace")
+    if process.returncode != 0:
+        end = "\n".join(output.splitlines()[-30:])
+        raise StepError(end if in_time else f"{process.name} did not end within {TIME_LIMIT} s\n{end}")
+    return output
 
 
 def _candidates() -> Iterator[Path]:
@@ -203,4 +208,7 @@ def _version(interpreter: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")

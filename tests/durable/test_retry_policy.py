@@ -22,7 +22,9 @@ definitions = pytest.importorskip(
 
 
 def throttled(seconds: float | None) -> FluxGatewayError:
-    return gateway_error("DeerAPI", Failure(Reason.RATE_LIMITED, "slow down", "POST /x", 429, retry_after=seconds), Verdict.RETRY)
+    return gateway_error(
+        "DeerAPI", Failure(Reason.RATE_LIMITED, "slow down", "POST /x", 429, retry_after=seconds), Verdict.RETRY
+    )
 
 
 OUTAGE = gateway_error("DeerAPI", Failure(Reason.OUTAGE, "down", "POST /x", 503), Verdict.RETRY)

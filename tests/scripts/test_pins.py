@@ -20,7 +20,7 @@ def test_pins_name_no_package_index(path: Path) -> None:
 
 
 def test_each_airflow_of_the_matrix_has_its_constraints() -> None:
-    constraints = {path.name for path in (ROOT / "constraints").iterdir()}
+    constraints = {path.name for path in (ROOT / "constraints").glob("airflow-*.txt")}
 
     assert constraints == {f"airflow-{version}.txt" for version in AIRFLOWS}
     for version in AIRFLOWS:
