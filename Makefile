@@ -5,7 +5,7 @@ READY := .venv/.ready
 COMPILE := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck test-deployment test-packaging test-chaos test-mutations test-distributed test-matrix requirements clean
+.PHONY: help setup demo test lint typecheck test-deployment test-packaging test-kills nightly test-chaos test-mutations test-distributed test-matrix requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
 	@$(BIN)/python -u scripts/demo.py
 
 test: lint typecheck ## lint, types and the fast tests
-	$(BIN)/pytest -q -m "not deployment and not packaging and not chaos and not distributed"
+	$(BIN)/pytest -q -m "not deployment and not packaging and not kills and not chaos and not distributed"
 
 lint: setup ## ruff
 	$(BIN)/ruff check
@@ -35,6 +35,9 @@ test-deployment: setup ## tests in a real Airflow deployment
 test-packaging: setup ## build the wheel and try it in a clean environment
 	$(BIN)/pytest -v -m packaging
 
+test-kills: setup ## end tasks, runs, triggerers and workers of a real Airflow
+	$(BIN)/pytest -v -m kills
+
 test-chaos: setup ## 500 predictions under seeded faults and kills
 	$(BIN)/python -u scripts/chaos.py --runs 500 --seed 1 --jobs 2
 
@@ -44,6 +47,8 @@ test-mutations: setup ## take the safety measures out one by one, and see a test
 test-distributed: setup ## PostgreSQL, Redis and Celery: kill a triggerer and a worker (Debian, as root)
 	$(BIN)/python -u scripts/distributed.py
 
+nightly: test-kills test-chaos test-distributed test-mutations ## the slow suites about what dies
+
 test-matrix: setup ## smoke tests on every supported Airflow with every Python found
 	@$(BIN)/python -u scripts/test_matrix.py
 
@@ -52,6 +57,7 @@ requirements: setup ## compile requirements-dev.txt and constraints/ again
 	echo apache-airflow==3.1.8 | $(COMPILE) - --exclude-newer 2026-03-20 -o constraints/airflow-3.1.8.txt
 	echo apache-airflow==3.2.2 | $(COMPILE) - --exclude-newer 2026-07-01 -o constraints/airflow-3.2.2.txt
 	echo apache-airflow==3.3.2 | $(COMPILE) - --exclude-newer 2026-09-25 -o constraints/airflow-3.3.2.txt
+	echo 'apache-airflow[celery,postgres]==3.3.2' | $(COMPILE) - --exclude-newer 2026-09-25 -c constraints/airflow-3.3.2.txt -o constraints/distributed-3.3.2.txt
 	$(COMPILE) --upgrade pyproject.toml --extra dev -c constraints/airflow-3.3.2.txt -o requirements-dev.txt
 
 clean: ## remove everything that was made

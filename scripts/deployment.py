@@ -178,6 +178,8 @@ class AirflowDeployment:
             "AIRFLOW_HOME": str(self.home),
             # Airflow starts programs of its own environment by their bare names.
             "PATH": os.pathsep.join([str(self._python.parent), os.environ.get("PATH", os.defpath)]),
+            # Where this is set, each process and each task would compile the whole of Airflow for itself.
+            "PYTHONDONTWRITEBYTECODE": "",
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseHook
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -19,6 +22,32 @@ from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Deadl
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.schedule import PollSchedule
 from airflow_provider_flux.waiting import CANNOT_TELL, TIMED_OUT, PendingPrediction
+
+CLIENT = "airflow_provider_flux.client.aio"
+"""Imported where it is used: the first import of aiohttp takes a good part of a second, too long for the loop that all
+triggers share."""
+
+T = TypeVar("T")
+
+
+async def _in_own_thread(work: Callable[[], T]) -> T:
+    """Run something that blocks. It goes on to its end even if the wait for it is interrupted.
+
+    Not ``asyncio.to_thread``: its few threads are shared with Airflow's own logging, which waits in the same queue
+    before it calls ``on_kill``, and work that still stands in the queue is dropped when its wait is interrupted.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            outcome.set_result(context.run(work))
+        except Exception as error:  # noqa: BLE001 (it is raised where the outcome is waited for)
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 class FluxPredictionTrigger(BaseTrigger):
@@ -35,6 +64,8 @@ class FluxPredictionTrigger(BaseTrigger):
     :param poll_interval: exactly this many seconds between polls, instead of the fitted times.
     :param cancel_on_kill: cancel the prediction when a person ends the task.
     """
+
+    _client: ClassVar[Any] = None
 
     def __init__(
         self,
@@ -73,11 +104,11 @@ class FluxPredictionTrigger(BaseTrigger):
         yield TriggerEvent(self.pending.event(await self._wait()))
 
     async def _wait(self) -> str:
-        # The first import of aiohttp takes a good part of a second, too long for the loop that all triggers share.
-        aio = await asyncio.to_thread(importlib.import_module, "airflow_provider_flux.client.aio")
+        if FluxPredictionTrigger._client is None:
+            FluxPredictionTrigger._client = await _in_own_thread(lambda: importlib.import_module(CLIENT))
         try:
             access = self._access = read_connection(await BaseHook.aget_connection(self.flux_conn_id))
-            prediction = await aio.run(self._watch(access), access)
+            prediction = await self._client.run(self._watch(access), access)
         except DeadlinePassed:
             self.log.warning("Prediction %s has not ended by its deadline", self.prediction_id)
             return TIMED_OUT
@@ -107,7 +138,7 @@ class FluxPredictionTrigger(BaseTrigger):
         It is one call in a thread, because Airflow interrupts an ``await`` here again after about a second.
         """
         if self.cancel_on_kill:
-            await asyncio.to_thread(self._cancel_unless_still_deferred)
+            await _in_own_thread(self._cancel_unless_still_deferred)
 
     def _cancel_unless_still_deferred(self) -> None:
         if self._is_still_deferred():
