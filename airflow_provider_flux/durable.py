@@ -35,6 +35,7 @@ class SubmissionRecord:
     :param try_number: the try that sent the create.
     :param sent_at: when the create was about to be sent, in seconds since the epoch.
     :param prediction_id: None as long as nobody knows whether there is a prediction.
+    :param told: whether an error has said so, and what clearing the task may cost.
     """
 
     fingerprint: str
@@ -42,6 +43,7 @@ class SubmissionRecord:
     try_number: int
     sent_at: float
     prediction_id: str | None = None
+    told: bool = False
 
 
 class Step(Enum):
@@ -72,9 +74,9 @@ def decide(
     ============================================ =================== =======================================
     none                                                             submit
     intent of another input                                          submit
-    intent, task cleared since                                       submit: the person was told what it may cost
     intent, gateway lists predictions                                look up
     intent, ``on_unknown_submission="resubmit"``                     submit
+    intent, told and task cleared since                              submit: a person took the risk
     intent                                                           refuse: nobody can know
     id                                           not asked for yet   ask
     id of another input                          running             cancel and submit
@@ -103,7 +105,8 @@ def decide(
     same_input = record.fingerprint == fingerprint
     cleared = record.generation != generation
     if record.prediction_id is None:
-        return _decide_on_intent(same_input, cleared, can_list, resubmits)
+        takes_the_risk = resubmits or (cleared and record.told)
+        return _decide_on_intent(same_input, can_list, takes_the_risk)
     if seen is None and not gone:
         return Step.ASK
     if same_input:
@@ -111,12 +114,12 @@ def decide(
     return Step.CANCEL_AND_SUBMIT if seen is not None and not seen.status.is_terminal else Step.SUBMIT
 
 
-def _decide_on_intent(same_input: bool, cleared: bool, can_list: bool, resubmits: bool) -> Step:
-    if not same_input or cleared:
+def _decide_on_intent(same_input: bool, can_list: bool, takes_the_risk: bool) -> Step:
+    if not same_input:
         return Step.SUBMIT
     if can_list:
         return Step.LOOK_UP
-    return Step.SUBMIT if resubmits else Step.REFUSE
+    return Step.SUBMIT if takes_the_risk else Step.REFUSE
 
 
 def _decide_on_prediction(seen: Prediction | None, cleared: bool) -> Step:
@@ -181,6 +184,10 @@ class SubmissionRecords:
     def add_id(self, record: SubmissionRecord, prediction_id: str) -> None:
         """Add the id to an intent."""
         self.write(replace(record, prediction_id=prediction_id))
+
+    def note_told(self, record: SubmissionRecord) -> None:
+        """Note that an error tells of an intent whose outcome nobody knows."""
+        self.write(replace(record, told=True))
 
     def forget(self) -> None:
         """Remove the record of a create that is known to have made nothing."""

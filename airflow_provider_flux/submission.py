@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_flux.cancellation import cancel
 from airflow_provider_flux.durable import Step, SubmissionRecord, SubmissionRecords, decide, fingerprint_of
-from airflow_provider_flux.exceptions import FluxError, FluxGatewayError, FluxSubmissionUnknownError
+from airflow_provider_flux.exceptions import (
+    FluxError,
+    FluxGatewayError,
+    FluxRefusedError,
+    FluxSubmissionUnknownError,
+)
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.verdicts import Reason
+from airflow_provider_flux.protocol.verdicts import Failure, Reason
 from airflow_provider_flux.protocol.wire import JSON, Log
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ class Attempt:
 
     :param generation: changes when a person clears the task.
     :param try_number: counts Airflow's tries.
+    :param deadline: until when passing trouble is borne, in seconds since the epoch.
     :param run_started_at: when the DAG run began, in seconds since the epoch; None if it is not known.
     """
 
@@ -38,6 +44,7 @@ class Attempt:
     generation: int
     try_number: int
     on_unknown_submission: OnUnknownSubmission
+    deadline: float
     run_started_at: float | None = None
 
     def attach_or_submit(self, create: Callable[[], Prediction]) -> Prediction:
@@ -52,7 +59,7 @@ class Attempt:
         if record is None or step is Step.SUBMIT:
             return self._found_without_record() or self._submit(record, create)
         if step is Step.REFUSE:
-            raise self.hook.submission_unknown(self.model, record.sent_at)
+            raise self._unknown(record)
         if step is Step.LOOK_UP:
             return self._look_up(record) or self._submit(record, create)
         return self._go_on_with(record, create)
@@ -82,7 +89,7 @@ class Attempt:
         error: FluxGatewayError | None = None
         seen: Prediction | None = None
         try:
-            seen = self.hook.get_prediction(prediction_id)
+            seen = self.hook.get_prediction(prediction_id, deadline=self.deadline)
         except FluxGatewayError as failed:
             if failed.failure.reason is not Reason.NOT_FOUND:
                 raise
@@ -121,6 +128,7 @@ class Attempt:
         try:
             prediction = create()
         except FluxSubmissionUnknownError:
+            self.records.note_told(intent)
             raise
         except FluxError as error:
             # Every other error of ours says that no prediction was made; only of an answer that does not come from a
@@ -145,17 +153,30 @@ class Attempt:
         """Find the prediction of an intent in the gateway's list. None means that there is none, for certain."""
         while True:
             asked_at = time.time()
-            alike = self.hook.find_predictions(self.model, self.input, sent_at=record.sent_at)
+            try:
+                alike = self._listed(since=record.sent_at)
+            except FluxRefusedError as error:
+                # A list that will not be read does not say that there is none.
+                raise self._unknown(record, error.failure) from error
             if len(alike) == 1:
                 self.log.info("Prediction %s is the one that an earlier try asked for", alike[0].id)
                 self._keep_id(record, alike[0].id)
                 return alike[0]
             if alike:
                 candidates = [prediction.id for prediction in alike]
-                raise self.hook.submission_unknown(self.model, record.sent_at, candidates=candidates)
+                raise self._unknown(record, candidates=candidates)
             if asked_at >= record.sent_at + LISTED_AFTER:
                 return None
             time.sleep(record.sent_at + LISTED_AFTER - asked_at)
+
+    def _listed(self, since: float) -> list[Prediction]:
+        return self.hook.find_predictions(self.model, self.input, sent_at=since, deadline=self.deadline)
+
+    def _unknown(
+        self, record: SubmissionRecord, failure: Failure | None = None, *, candidates: Sequence[str] = ()
+    ) -> FluxSubmissionUnknownError:
+        self.records.note_told(record)
+        return self.hook.submission_unknown(self.model, record.sent_at, failure, candidates=candidates)
 
     def _found_without_record(self) -> Prediction | None:
         """Find what an earlier try made, where no record is kept but the gateway lists predictions."""
@@ -163,7 +184,7 @@ class Attempt:
             return None
         if not self.hook.access.gateway.preset.lists_predictions:
             return None
-        for prediction in self.hook.find_predictions(self.model, self.input, sent_at=self.run_started_at):
+        for prediction in self._listed(since=self.run_started_at):
             alive = not prediction.status.is_terminal
             if alive or (prediction.status is PredictionStatus.SUCCEEDED and prediction.outputs):
                 self.log.info("Prediction %s has the same input; going on with it", prediction.id)

@@ -1,8 +1,8 @@
 """Report what importing the provider costs a DAG file, over what ``airflow.sdk`` costs anyway.
 
 Prints the median CPU time of several fresh interpreters, as it is and without the garbage collector: a full collection
-over all that Airflow has loaded takes longer than the import itself, and falls into whatever happens to be imported when
-it is due. Run it with ``python scripts/import_cost.py``.
+over all that Airflow has loaded takes longer than the import itself, and falls into any import.
+Run it with ``python scripts/import_cost.py``.
 """
 
 from __future__ import annotations

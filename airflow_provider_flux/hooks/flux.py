@@ -41,6 +41,9 @@ CLOCK_SKEW = 30.0
 LOOKUP_PAUSES = (1.0, 4.0, 10.0)
 """Seconds to wait before each look into the list: a prediction may show there a little after it was made."""
 
+LOOKUP_GRACE = 5.0
+"""Seconds that a look into the list is given even after the deadline, which the lost create has used up."""
+
 WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 
 OnUnknownSubmission = Literal["fail", "resubmit"]
@@ -143,7 +146,7 @@ class FluxHook(BaseHook):
             if not failed.may_exist:
                 raise gateway_error(self.gateway_name, failed.failure, failed.verdict, about=f"model {model}") from None
             failure = failed.failure
-        found = self._look_up(model, input, sent_at, failure)
+        found = self._look_up(model, input, sent_at, failure, until)
         if found is not None:
             return found
         if on_unknown_submission == "resubmit":
@@ -224,14 +227,15 @@ class FluxHook(BaseHook):
         flow = self._conversation.cancel(prediction_id, deadline=_deadline(deadline))
         return self._call(flow, f"prediction {prediction_id}")
 
-    def list_predictions(self) -> Iterator[Prediction]:
+    def list_predictions(self, *, deadline: float | None = None) -> Iterator[Prediction]:
         """Yield past predictions, newest first, a page at a time (Replicate only).
 
+        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
         :raises FluxConnectionError: if the gateway has no such list.
         """
         if not self.access.gateway.preset.lists_predictions:
             raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
-        for page in self._conversation.list(deadline=_deadline(None)):
+        for page in self._conversation.list(deadline=_deadline(deadline)):
             yield from self._call(page, "list of predictions")
 
     def submission_unknown(
@@ -318,15 +322,20 @@ class FluxHook(BaseHook):
         failure = Failure(Reason.MALFORMED, "the answer does not have the documented shape", about)
         return gateway_error(self.gateway_name, failure, Verdict.REFUSED)
 
-    def _look_up(self, model: str, input: Mapping[str, JSON], sent_at: float, failure: Failure) -> Prediction | None:
+    def _look_up(
+        self, model: str, input: Mapping[str, JSON], sent_at: float, failure: Failure, deadline: float
+    ) -> Prediction | None:
         """Look for the prediction of a create whose outcome is unknown, where the gateway lists predictions."""
         if not self.access.gateway.preset.lists_predictions:
             return None
         self.log.warning("%s; looking for the prediction in the gateway's list", failure)
+        until = max(deadline, time.time() + LOOKUP_GRACE)
         for pause in LOOKUP_PAUSES:
+            if time.time() + pause > until:
+                return None
             time.sleep(pause)
             try:
-                found = self.find_predictions(model, input, sent_at=sent_at)
+                found = self.find_predictions(model, input, sent_at=sent_at, deadline=until)
             except FluxGatewayError as error:
                 self.log.warning("The list of predictions could not be read: %s", error)
                 continue
@@ -338,15 +347,18 @@ class FluxHook(BaseHook):
                 return None
         return None
 
-    def find_predictions(self, model: str, input: Mapping[str, JSON], *, sent_at: float) -> list[Prediction]:
+    def find_predictions(
+        self, model: str, input: Mapping[str, JSON], *, sent_at: float, deadline: float | None = None
+    ) -> list[Prediction]:
         """Return the predictions that a create may have made, newest first (Replicate only).
 
         :param sent_at: when the create was sent, in seconds since the epoch.
+        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
         :raises FluxConnectionError: if the gateway has no list.
         :raises FluxGatewayError: if the list cannot be read, which is not the same as an empty one.
         """
         alike = []
-        for prediction in self.list_predictions():
+        for prediction in self.list_predictions(deadline=deadline):
             if prediction.created_at is None or prediction.created_at < sent_at - CLOCK_SKEW:
                 break
             same = prediction.model == model and dict(prediction.input) == dict(input)

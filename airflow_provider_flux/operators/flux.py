@@ -140,7 +140,7 @@ class FluxPredictionOperator(BaseOperator):
         """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
         deadline = time.time() + self._seconds_allowed()
         self.hook.check_input(self.model, self._whole_input(), against_schema=self.validate_input)
-        prediction = self._attempt(context).attach_or_submit(lambda: self._create(deadline))
+        prediction = self._attempt(context, deadline).attach_or_submit(lambda: self._create(deadline))
         self._take_note_of(prediction)
         publish_id(context, prediction.id)
         if not self.wait_for_completion:
@@ -202,7 +202,7 @@ class FluxPredictionOperator(BaseOperator):
         limit = self.execution_timeout.total_seconds()
         return min(timeout, limit - min(EXECUTION_TIMEOUT_MARGIN, limit / 10))
 
-    def _attempt(self, context: Context) -> Attempt:
+    def _attempt(self, context: Context, deadline: float) -> Attempt:
         task_instance: Any = context["ti"]
         run: Any = context.get("dag_run")
         started = getattr(run, "start_date", None)
@@ -216,12 +216,16 @@ class FluxPredictionOperator(BaseOperator):
             generation=getattr(task_instance, "max_tries", 0) or 0,
             try_number=getattr(task_instance, "try_number", 1) or 1,
             on_unknown_submission=self.on_unknown_submission,
+            deadline=deadline,
             run_started_at=started.timestamp() if self.durable and started is not None else None,
         )
 
     def _create(self, deadline: float) -> Prediction:
         if self._killed:
             raise FluxKilledError("The task was ended before its prediction was asked for; nothing was sent.")
+        if time.time() >= deadline:
+            message = "The deadline passed before the prediction was asked for; nothing was sent."
+            raise FluxDeadlineError(message, "", canceled=False)
         waits = self.wait_for_completion and self.cancel_on_timeout
         prediction = self.hook.create_prediction(
             self.model,
@@ -275,7 +279,7 @@ class FluxPredictionOperator(BaseOperator):
     def _settle(self, context: Context, prediction: Prediction) -> Any:
         """Hand on the pictures, or the error. A prediction that was canceled under another try is made again."""
         ended_early = prediction.status in (PredictionStatus.CANCELED, PredictionStatus.ABORTED)
-        if ended_early and not self._killed and self._attempt(context).is_of_an_earlier_try():
+        if ended_early and not self._killed and self._attempt(context, time.time()).is_of_an_earlier_try():
             # Clearing a task cancels its prediction, maybe just after the new try has gone on with it.
             self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
             return self.execute(context)

@@ -39,6 +39,10 @@ DEFAULT_POKE_INTERVAL = 10.0
 """Seconds between two looks of a sensor that does not defer."""
 
 
+TRIGGER_FAILED = "__fail__"
+TRIGGER_TIMEOUT = "Trigger timeout"
+"""How Airflow resumes a task whose deferral it has ended (task SDK, bases/operator.py)."""
+
 CLOSER_LOOK = 4.0
 CLOSER_INTERVAL = 1.0
 """Seconds for which, and in which steps, an answer is looked at again whose status and output do not fit together."""
@@ -99,6 +103,20 @@ class FluxPredictionSensor(BaseSensorOperator):
             allowed = min(allowed, self.execution_timeout.total_seconds())
         # Airflow's own way to resume turns errors into skips where soft_fail or never_fail say so.
         return self.resume_execution("look_and_defer", {"deadline": time.time() + allowed}, context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; where Airflow itself has ended the deferral, take a last look first."""
+        timed_out = (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT
+        if next_method == TRIGGER_FAILED and timed_out:
+            return super().resume_execution("look_a_last_time", {}, context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def look_a_last_time(self, context: Context) -> list[str]:
+        """Look once, after no triggerer has done so to the deadline."""
+        prediction = self._look(time.time(), self.poll_interval)
+        if prediction is None or not prediction.status.is_terminal:
+            raise self._timed_out()
+        return self._settle(context, prediction)
 
     def look_and_defer(self, context: Context, deadline: float) -> list[str]:
         """Look for a moment on the worker; go on waiting in the triggerer if that is not enough."""

@@ -13,6 +13,7 @@ from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 
 INTENT = SubmissionRecord(fingerprint="same", generation=1, try_number=1, sent_at=0.0)
+TOLD = SubmissionRecord(fingerprint="same", generation=1, try_number=1, sent_at=0.0, told=True)
 KNOWN = SubmissionRecord(fingerprint="same", generation=1, try_number=1, sent_at=0.0, prediction_id="p")
 
 
@@ -31,7 +32,10 @@ ABORTED = prediction("aborted")
 ROWS = {
     "none": (None, {}, Step.SUBMIT),
     "intent of another input": (INTENT, {"fingerprint": "other"}, Step.SUBMIT),
-    "intent, task cleared since": (INTENT, {"generation": 2}, Step.SUBMIT),
+    "intent, task cleared since, not told": (INTENT, {"generation": 2}, Step.REFUSE),
+    "intent, told and task cleared since": (TOLD, {"generation": 2}, Step.SUBMIT),
+    "intent, told": (TOLD, {}, Step.REFUSE),
+    "intent, told and cleared, gateway lists predictions": (TOLD, {"generation": 2, "can_list": True}, Step.LOOK_UP),
     "intent, gateway lists predictions": (INTENT, {"can_list": True}, Step.LOOK_UP),
     "intent, gateway lists predictions, resubmit": (INTENT, {"can_list": True, "resubmits": True}, Step.LOOK_UP),
     'intent, on_unknown_submission="resubmit"': (INTENT, {"resubmits": True}, Step.SUBMIT),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -208,9 +209,22 @@ class TestUnknownOutcome:
         assert isinstance(caught.value, AirflowFailException)
         assert (emulator.posts, emulator.accepted) == (1, 1)
 
-    def test_clearing_after_that_makes_a_new_one(self, emulator: Emulator) -> None:
+    def test_clearing_pays_again_only_after_an_error_has_told_of_it(self, emulator: Emulator) -> None:
         task = life()
         task.die_during_post(emulator)
+        with pytest.raises(FluxSubmissionUnknownError):
+            task.clear()
+        assert emulator.posts == 1
+        assert task.clear()
+        assert emulator.posts == 2
+
+    def test_an_error_in_the_very_try_that_lost_the_answer_counts_as_told(self, emulator: Emulator) -> None:
+        emulator.add_fault("reset_after_accept", on="create")
+        task = life()
+        with pytest.raises(FluxSubmissionUnknownError):
+            task.execute()
+        with pytest.raises(FluxSubmissionUnknownError):
+            task.retry()
         assert task.clear()
         assert emulator.posts == 2
 
@@ -241,7 +255,7 @@ class TestUnknownOutcome:
         task = life()
         task.die_during_post(emulator)
         emulator.add_fault("403", on="list", times=None)
-        with pytest.raises(FluxGatewayError):
+        with pytest.raises(FluxSubmissionUnknownError):
             task.retry()
         assert emulator.posts == 1
 
@@ -260,6 +274,20 @@ class TestUnknownOutcome:
         task.store.on_set = lambda value: posts_at_write.append((emulator.posts, value["prediction_id"]))
         prediction_id = task.execute()
         assert posts_at_write == [(0, None), (1, prediction_id)]
+
+    def test_a_question_about_the_earlier_one_ends_at_the_deadline_and_nothing_is_sent_after_it(
+        self, emulator: Emulator
+    ) -> None:
+        """deadline (`timeout`, also `execution_timeout`)"""
+        task = life(wait_for_completion=False)
+        task.execute()
+        emulator.add_fault("503", on="get", times=None)
+        task.options.update(timeout=1.0)
+        started = time.monotonic()
+        with pytest.raises(FluxGatewayError):
+            task.retry()
+        assert time.monotonic() - started < 10
+        assert emulator.posts == 1
 
     def test_a_store_that_cannot_be_written_stops_the_task_before_it_costs_anything(self, emulator: Emulator) -> None:
         task = life()

@@ -93,6 +93,19 @@ def test_execution_timeout_counts_while_deferred(emulator: Emulator) -> None:
     assert deferred.value.trigger.pending.deadline - time.time() < 61  # type: ignore[attr-defined]
 
 
+def test_a_deferral_that_airflow_ends_gets_a_last_look(emulator: Emulator) -> None:
+    """deadline (`timeout`, also `execution_timeout`)"""
+    prediction_id = make()
+    emulator.finish(prediction_id)
+    task = sensor(prediction_id, deferrable=True)
+    assert len(task.resume_execution("__fail__", {"error": "Trigger timeout"}, context())) == 1
+
+    emulator.add_outcome("stuck")
+    late = sensor(make(), deferrable=True)
+    with pytest.raises(AirflowSensorTimeout):
+        late.resume_execution("__fail__", {"error": "Trigger timeout"}, context())
+
+
 def test_a_deadline_that_passes_on_the_worker_is_a_sensor_timeout(emulator: Emulator) -> None:
     """deadline (`timeout`, also `execution_timeout`)"""
     emulator.add_outcome("stuck")

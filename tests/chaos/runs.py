@@ -1,0 +1,234 @@
+"""Runs plans one after another, in several processes, and says what became of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_flux import submission, waiting
+from airflow_provider_flux.cancellation import KILL_PATIENCE
+from airflow_provider_flux.hooks import flux
+from airflow_provider_flux.operators import flux as operators
+from airflow_provider_flux.operators.flux import FluxPredictionOperator
+from airflow_provider_flux.protocol import schedule
+from airflow_provider_flux.sensors.flux import FluxPredictionSensor
+from tests.chaos.gateway import KEY, Gateway, running_gateway
+from tests.chaos.kept import Journal, Kept
+from tests.chaos.legs import fork
+from tests.chaos.life import TaskLife
+from tests.chaos.plan import FOR_EVER, MAKE, WAIT, Plan, plan_for
+from tests.chaos.rules import ending, violations
+from tests.chaos.story import Asked, Made, Story
+
+MODEL = "black-forest-labs/flux-schnell"
+READ_TIMEOUT = 0.4
+PATIENCE = 1.5
+"""Seconds for which a cancel is tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of one run.
+
+    :param played: faults that were met, as ``create: 500``, and the kill if it came in time.
+    :param problems: what is wrong, by rule.
+    :param story: a few lines to read when something is.
+    """
+
+    seed: int
+    ending: str
+    seconds: float
+    played: list[str] = field(default_factory=list)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    story: list[str] = field(default_factory=list)
+
+
+def be_impatient() -> None:
+    """Shorten the provider's pauses in this process and its children."""
+    for module, name, value in (
+        (schedule, "BACKOFF_BASE", 0.02),
+        (flux, "LOOKUP_PAUSES", (0.05, 0.1, 0.3)),
+        (submission, "LISTED_AFTER", 0.5),
+        (waiting, "QUICK_WAIT", 0.3),
+        (waiting, "SLOW_WAIT", 0.3),
+    ):
+        if not hasattr(module, name):
+            raise AttributeError(f"{module.__name__} has no {name} any more")
+        setattr(module, name, value)
+    for user in (operators, submission):
+        setattr(user, "cancel", _patient_for_a_moment(user.cancel))  # noqa: B010 (for the type checker)
+
+
+def _patient_for_a_moment(cancel: Callable[..., Any]) -> Callable[..., Any]:
+    """Shorten the half minute for which a cancel at the deadline is tried."""
+
+    def cancel_soon(*arguments: Any, **options: Any) -> Any:
+        options["patience"] = min(options.get("patience", KILL_PATIENCE), PATIENCE)
+        return cancel(*arguments, **options)
+
+    return cancel_soon
+
+
+def warm_up() -> None:
+    """Import what the children would otherwise import each for itself."""
+    import importlib
+
+    for name in ("client.sync", "client.aio", "triggers.flux"):
+        importlib.import_module(f"airflow_provider_flux.{name}")
+    os.environ["AIRFLOW_CONN_FLUX_DEFAULT"] = json.dumps(
+        {"conn_type": "flux", "host": "http://127.0.0.1", "password": KEY}
+    )
+    hook = FluxPredictionOperator(task_id="warm", model=MODEL, prompt="x").hook
+    hook.check_input(MODEL, {"prompt": "x"})
+    hook.access  # noqa: B018 (loads the secrets backends)
+    assert threading.active_count() == 1, "a process with threads must not fork"
+
+
+def run_plan(plan: Plan, gateway: Gateway, folder: Path) -> Report:
+    """Lead one run and judge it."""
+    started = time.time()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    gateway.prepare(plan)
+    _connect(gateway.url, gateway=plan.gateway, read_timeout=READ_TIMEOUT)
+    lives = [TaskLife(plan, Kept(folder, MAKE), lambda version: _operator(plan, version))]
+    state = lives[0].live()
+    if plan.mode == "sensor" and state == "success":
+        prediction_id = lives[0].value
+        lives.append(TaskLife(plan, Kept(folder, WAIT), lambda _: _sensor(plan, prediction_id)))
+        lives[1].live()
+    story = _story(plan, lives, gateway.ledger(), folder)
+    return Report(
+        seed=plan.seed,
+        ending=ending(story),
+        seconds=round(time.time() - started, 2),
+        played=_played(plan, story),
+        problems=violations(story),
+        story=_tell(plan, story),
+    )
+
+
+def _connect(host: str, **extra: object) -> None:
+    connection = {"conn_type": "flux", "host": host, "password": KEY, "extra": extra}
+    os.environ["AIRFLOW_CONN_FLUX_DEFAULT"] = json.dumps(connection)
+
+
+def _operator(plan: Plan, version: int) -> BaseOperator:
+    return FluxPredictionOperator(
+        task_id=MAKE,
+        model=MODEL,
+        prompt=f"A paper boat, number {plan.seed}, version {version}.",
+        wait_for_completion=plan.mode != "sensor",
+        deferrable=plan.mode == "deferrable",
+        wait_before_defer=plan.wait_before_defer,
+        timeout=plan.timeout,
+        poll_interval=plan.poll_interval,
+        retries=plan.retries,
+        on_unknown_submission="resubmit" if plan.resubmits else "fail",
+    )
+
+
+def _sensor(plan: Plan, prediction_id: str) -> BaseOperator:
+    return FluxPredictionSensor(
+        task_id=WAIT,
+        prediction_id=prediction_id,
+        deferrable=plan.sensor_defers,
+        poll_interval=plan.poll_interval,
+        poke_interval=max(plan.poll_interval, 0.1),
+        timeout=plan.timeout,
+        retries=plan.retries,
+    )
+
+
+def _story(plan: Plan, lives: Sequence[TaskLife], ledger: dict[str, Any], folder: Path) -> Story:
+    made = tuple(
+        Made(**{name: shown[name] for name in ("id", "created", "status", "ended", "outcome")})
+        for shown in ledger["predictions"]
+    )
+    asked = tuple(
+        Asked(**{name: shown[name] for name in ("kind", "at", "fault", "accepted", "prediction_id")})
+        for shown in ledger["requests"]
+    )
+    return Story(
+        lists=plan.lists,
+        cancels=plan.cancels,
+        waits=plan.mode != "sensor",
+        resubmits=plan.resubmits,
+        outcome=plan.outcome,
+        predictions=made,
+        requests=asked,
+        legs=tuple(sorted((leg for life in lives for leg in life.legs), key=lambda leg: leg.started)),
+        acts=tuple(act for life in lives for act in life.acts),
+        learned=Journal(folder / "journal.jsonl").first_mentions([prediction.id for prediction in made]),
+        states={life.kept.task_id: life.state for life in lives},
+        for_ever=tuple((rule["on"], rule["fault"]) for rule in plan.faults if rule.get("times", 1) is FOR_EVER),
+        leaks=tuple(sorted(path.name for path in folder.iterdir() if KEY.encode() in path.read_bytes())),
+    )
+
+
+def _played(plan: Plan, story: Story) -> list[str]:
+    faults = {f"{asked.kind}: {asked.fault}" for asked in story.requests if asked.fault}
+    kills = {plan.kill.label} if plan.kill is not None and story.acts else set()
+    return sorted(faults | kills)
+
+
+def _tell(plan: Plan, story: Story) -> list[str]:
+    """Write the run down as lines in order of time."""
+    zero = min((leg.started for leg in story.legs), default=0.0)
+    lines = [(leg.started, f"{leg.task}/{leg.try_number} {leg.kind} starts") for leg in story.legs]
+    lines += [
+        (leg.ended, f"{leg.task}/{leg.try_number} {leg.kind} ends: {leg.result or 'killed'} {leg.error} {leg.text}")
+        for leg in story.legs
+    ]
+    lines += [(act.at, f"{act.task}: {act.kind}{' (input changed)' * act.changes_input}") for act in story.acts]
+    lines += [
+        (a.at, f"  {a.kind}{f' [{a.fault}]' if a.fault else ''}{' accepted' * a.accepted} {a.prediction_id or ''}")
+        for a in story.requests
+    ]
+    lines += [(at, f"  kept id {name}") for name, at in story.learned.items()]
+    lines += [(m.ended, f"  {m.id} is {m.status}") for m in story.predictions if m.ended is not None]
+    told = [f"{at - zero:7.3f} {text}" for at, text in sorted(lines)]
+    return [f"plan: {plan}", *told, f"states: {dict(story.states)}"]
+
+
+@contextmanager
+def all_in(folder: Path, seeds: Sequence[int], jobs: int) -> Iterator[Iterator[Report]]:
+    """Run seeds in several processes, each with an emulator of its own, and yield the reports as they come."""
+    be_impatient()
+    warm_up()
+    folder.mkdir(parents=True)
+    reading, writing = os.pipe()
+
+    def job(number: int) -> None:
+        os.close(reading)
+        place = folder / f"job{number}"
+        place.mkdir()
+        with running_gateway(place / "emulator.log") as gateway, (folder / "turn").open("a") as turn:
+            for seed in seeds[number::jobs]:
+                report = run_plan(plan_for(seed), gateway, place / "run")
+                fcntl.flock(turn, fcntl.LOCK_EX)  # a long line is not written in one piece
+                with os.fdopen(os.dup(writing), "wb") as pipe:
+                    pipe.write(json.dumps(asdict(report)).encode() + b"\n")
+                fcntl.flock(turn, fcntl.LOCK_UN)
+
+    pids = [fork(lambda number=number: job(number), folder / f"job{number}.log") for number in range(jobs)]  # type: ignore[misc]
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as lines:
+            yield (Report(**json.loads(line)) for line in lines)
+    finally:
+        for number, pid in enumerate(pids):
+            if os.waitpid(pid, 0)[1] != 0:
+                sys.stderr.write((folder / f"job{number}.log").read_text()[-4000:])
