@@ -113,10 +113,7 @@ class FluxPredictionSensor(BaseSensorOperator):
 
     def look_a_last_time(self, context: Context) -> list[str]:
         """Look once, after no triggerer has done so to the deadline."""
-        prediction = self._look(time.time(), self.poll_interval)
-        if prediction is None or not prediction.status.is_terminal:
-            raise self._timed_out()
-        return self._settle(context, prediction)
+        return self._settle_or_time_out(context, self._look(time.time(), self.poll_interval))
 
     def look_and_defer(self, context: Context, deadline: float) -> list[str]:
         """Look for a moment on the worker; go on waiting in the triggerer if that is not enough."""
@@ -146,9 +143,7 @@ class FluxPredictionSensor(BaseSensorOperator):
             prediction = self._look(pending.deadline, self.poll_interval)
         else:
             prediction = self.hook.get_ended_prediction(pending.prediction_id, status)
-        if prediction is None or not prediction.status.is_terminal:
-            raise self._timed_out()
-        return self._settle(context, prediction)
+        return self._settle_or_time_out(context, prediction)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once. Passing trouble, and a few doubtful answers, count as "not yet"."""
@@ -202,6 +197,11 @@ class FluxPredictionSensor(BaseSensorOperator):
             f"Prediction {self.prediction_id} has not ended within the sensor's timeout of {self.timeout:g} s. "
             "It goes on; clear this sensor to wait for it again."
         )
+
+    def _settle_or_time_out(self, context: Context, prediction: Prediction | None) -> list[str]:
+        if prediction is None or not prediction.status.is_terminal:
+            raise self._timed_out()
+        return self._settle(context, prediction)
 
     def _settle(self, context: Context, prediction: Prediction) -> list[str]:
         try:
