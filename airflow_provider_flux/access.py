@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_flux.exceptions import FluxConnectionError
-from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway
+from airflow_provider_flux.pricing import Prices, read_prices
+from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway, is_loopback
 from airflow_provider_flux.protocol.wire import JSON
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class GatewayAccess:
     :param connect_timeout: seconds to make a connection.
     :param read_timeout: seconds of silence after which an answer is given up.
     :param ca_file: PEM file of authorities to trust instead of the usual ones.
+    :param chosen_per_minute: limit for all requests together, creates included; None for what the gateway is known for.
+    :param prices: what models cost, before the provider's own list.
+    :param private_outputs: allow pictures to be fetched from private addresses, for gateways inside a network.
     """
 
     conn_id: str
@@ -41,6 +45,27 @@ class GatewayAccess:
     connect_timeout: float = CONNECT_TIMEOUT
     read_timeout: float = READ_TIMEOUT
     ca_file: str | None = None
+    chosen_per_minute: float | None = None
+    prices: Prices = field(default_factory=dict)
+    private_outputs: bool = False
+
+    @property
+    def allow_private_outputs(self) -> bool:
+        """Whether pictures may be fetched from this machine and from private networks.
+
+        They may from this machine if the gateway is here as well, as the emulator is.
+        """
+        return self.private_outputs or is_loopback(self.gateway.origin)
+
+    @property
+    def requests_per_minute(self) -> float:
+        """How many requests this process sends in a minute at most; of the creates see :attr:`creates_per_minute`."""
+        return self.chosen_per_minute or self.gateway.preset.requests_per_minute
+
+    @property
+    def creates_per_minute(self) -> float | None:
+        """The limit for creates alone; None if they share the other."""
+        return None if self.chosen_per_minute else self.gateway.preset.creates_per_minute
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -72,8 +97,12 @@ def read_connection(connection: Connection) -> GatewayAccess:
     host          the gateway's URL, such as ``https://api.deerapi.com``
     password      the Bearer key
     extra         ``gateway``, ``path_prefix``, ``allow_http``, ``connect_timeout``,
-                  ``read_timeout``, ``ca_file``; all optional
+                  ``read_timeout``, ``ca_file``, ``requests_per_minute``, ``prices``,
+                  ``private_outputs``; all optional
     ============= ==========================================================================
+
+    ``requests_per_minute`` bounds all requests of the connection in one process: those of a whole triggerer, and those
+    of each task that runs on a worker. Without it the gateway's own limits hold, as far as they are known.
 
     :raises FluxConnectionError: if it cannot be used, saying which field to change.
     """
@@ -98,9 +127,12 @@ def read_connection(connection: Connection) -> GatewayAccess:
             conn_id,
             gateway,
             key,
-            connect_timeout=_seconds(extra, "connect_timeout", CONNECT_TIMEOUT),
-            read_timeout=_seconds(extra, "read_timeout", READ_TIMEOUT),
+            connect_timeout=_number(extra, "connect_timeout", "of seconds") or CONNECT_TIMEOUT,
+            read_timeout=_number(extra, "read_timeout", "of seconds") or READ_TIMEOUT,
             ca_file=_option(extra, "ca_file", str, "") or None,
+            chosen_per_minute=_number(extra, "requests_per_minute", "of requests"),
+            prices=read_prices(_prices(extra)),
+            private_outputs=_option(extra, "private_outputs", bool, default=False),
         )
     except ValueError as error:
         raise FluxConnectionError(f"Connection {conn_id!r}: {error}.") from error
@@ -136,14 +168,23 @@ def _option(extra: Mapping[str, JSON], name: str, kind: type, default: JSON) -> 
     return value
 
 
-def _seconds(extra: Mapping[str, JSON], name: str, default: float) -> float:
+def _prices(extra: Mapping[str, JSON]) -> JSON:
+    """Return the prices as the form keeps them: the text of a JSON object, or the object itself."""
+    prices = extra.get("prices") or {}
+    try:
+        return json.loads(prices) if isinstance(prices, str) else prices
+    except ValueError as error:
+        raise ValueError(f"prices in extra is not JSON: {error}") from error
+
+
+def _number(extra: Mapping[str, JSON], name: str, unit: str) -> float | None:
     value = extra.get(name)
     if value is None or value == "":
-        return default
+        return None
     try:
-        seconds = float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"{name} in extra must be a number of seconds above 0, not {value!r}")
-    return seconds
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{name} in extra must be a number {unit} above 0, not {value!r}")
+    return number

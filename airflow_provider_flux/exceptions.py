@@ -17,6 +17,10 @@
     ├─ FluxKilledError                   the task was ended by a person, or its worker was stopped
     ├─ FluxOutputError          *        the output cannot be handed on
     │  └─ FluxOutputExpiredError *       it is already deleted
+    ├─ FluxOutputNotStoredError          the output could not be fetched or stored this time; a retry may
+    ├─ FluxBatchError                    too many rows of a batch failed; a retry goes on with those left
+    │  └─ FluxBatchRefusedError  *       and none of them could do better in a retry
+    ├─ FluxBudgetError          *        a batch has come to the end of its budget, or cannot keep it
     └─ FluxEventError           *        the triggerer sent something that is not an event of this provider
 
 ``*``: also an ``AirflowFailException``, so that Airflow fails the task without using up its retries.
@@ -58,6 +62,10 @@ __all__ = [
     "FluxKilledError",
     "FluxOutputError",
     "FluxOutputExpiredError",
+    "FluxOutputNotStoredError",
+    "FluxBatchError",
+    "FluxBatchRefusedError",
+    "FluxBudgetError",
     "FluxEventError",
     "gateway_error",
     "submission_unknown_error",
@@ -147,6 +155,22 @@ class FluxOutputError(FluxError, AirflowFailException):
 
 class FluxOutputExpiredError(FluxOutputError):
     """The prediction succeeded, but the service has already deleted its output."""
+
+
+class FluxOutputNotStoredError(FluxError):
+    """The prediction succeeded, but its output could not be fetched, or not be stored, for a reason that may pass."""
+
+
+class FluxBatchError(FluxError):
+    """Too many rows of a batch failed. What is done is kept; a retry goes on with the others."""
+
+
+class FluxBatchRefusedError(FluxBatchError, AirflowFailException):
+    """Too many rows of a batch failed, all of them in ways in which they would fail again."""
+
+
+class FluxBudgetError(FluxError, AirflowFailException):
+    """A batch has come to the end of its budget, or cannot keep it because a price is not known."""
 
 
 class FluxEventError(FluxError, AirflowFailException):

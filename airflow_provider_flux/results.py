@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,15 +15,24 @@ from airflow_provider_flux.exceptions import (
     FluxPredictionFailedError,
     FluxPredictionRejectedError,
 )
+from airflow_provider_flux.pricing import cost, price_of
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.verdicts import can_pass, is_content_refusal, shorten
+from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.telemetry import note_end
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_flux.access import GatewayAccess
+    from airflow_provider_flux.outputs.storage import Storage
+    from airflow_provider_flux.outputs.storing import StoredPicture
+
 PREDICTION_ID_KEY = "prediction_id"
 OUTPUT_URL_KEY = "output_url"
 RESULT_KEY = "flux_result"
+RETURN_VALUE_KEY = "return_value"
+"""Airflow's own key for what a task returns."""
 
 PROMPT_LIMIT = 200
 """How many characters of the prompt are kept in ``flux_result``."""
@@ -39,6 +49,14 @@ def publish_id(context: Context, prediction_id: str) -> None:
     context["ti"].xcom_push(PREDICTION_ID_KEY, prediction_id)
 
 
+def publish_start(
+    context: Context, prediction: Prediction, access: GatewayAccess, *, model: str, input: Mapping[str, JSON]
+) -> None:
+    """Push what is known of a prediction that somebody is going to wait for, so that people can see it run."""
+    publish_id(context, prediction.id)
+    context["ti"].xcom_push(RESULT_KEY, describe(prediction, access, model=model, input=input))
+
+
 def published_id(context: Context) -> str | None:
     """Return the id that this task pushed before it was deferred."""
     task_instance: Any = context["ti"]
@@ -48,44 +66,119 @@ def published_id(context: Context) -> str | None:
     return prediction_id if isinstance(prediction_id, str) else None
 
 
-def settle(context: Context, prediction: Prediction, *, model: str = "", prompt: str | None = None) -> list[str]:
-    """Push what became of a prediction that has ended, and return its URLs.
+def settle(
+    context: Context,
+    prediction: Prediction,
+    access: GatewayAccess,
+    *,
+    model: str = "",
+    input: Mapping[str, JSON] | None = None,
+    storage: Storage | None = None,
+) -> list[str]:
+    """Push what became of a prediction that has ended, and return its URLs, or the paths of its stored pictures.
 
     ``flux_result`` is pushed in any case, ``output_url`` for a success.
 
     :param model: the model that was asked for; the answer may name an internal alias.
-    :param prompt: the prompt that was sent; not every answer repeats it.
+    :param input: what was sent; not every answer repeats it.
+    :param storage: where the pictures are to be stored; None if they are left where they are.
     :raises FluxPredictionError: if it did not succeed.
-    :raises FluxOutputError: if it did, but there is no URL to hand on.
+    :raises FluxOutputError: if it did, but there is nothing to hand on.
+    :raises FluxOutputNotStoredError: if its pictures could not be stored this time.
     """
-    context["ti"].xcom_push(RESULT_KEY, describe(prediction, model=model, prompt=prompt))
+    model, sent = model or prediction.model, input or prediction.input
+    context["ti"].xcom_push(RESULT_KEY, describe(prediction, access, model=model, input=sent))
     if prediction.status is not PredictionStatus.SUCCEEDED:
+        note_end(access.gateway, prediction, model)
         raise _ending_error(prediction)
-    urls = _urls(prediction)
-    # A bare string is the only form that Airflow's XCom page makes clickable.
-    context["ti"].xcom_push(OUTPUT_URL_KEY, urls[0])
-    return urls
+    _check_outputs(prediction, may_be_inline=storage is not None)
+    pictures = [] if storage is None else storage.store(context, prediction, access, model=model, input=sent)
+    note_end(access.gateway, prediction, model)
+    if pictures:
+        result = describe(prediction, access, model=model, input=sent, pictures=pictures)
+        context["ti"].xcom_push(RESULT_KEY, result)
+    urls = _plain(prediction.outputs)
+    if urls:
+        # A bare string is the only form that Airflow's XCom page makes clickable.
+        context["ti"].xcom_push(OUTPUT_URL_KEY, urls[0])
+    return [picture.path for picture in pictures] or urls
 
 
-def describe(prediction: Prediction, *, model: str = "", prompt: str | None = None) -> dict[str, Any]:
-    """Return the small dict that galleries and downstream tasks read: plain JSON, no ``data:`` URI."""
-    shown = prompt or prediction.input.get("prompt")
+def xcoms_of_success(prediction: Prediction, access: GatewayAccess, *, model: str) -> dict[str, Any] | None:
+    """Return what :func:`settle` would push and return, for a success that needs no worker; None for any other.
+
+    The input is known from the answer alone here, so an answer that does not repeat it is left to a worker.
+    """
+    urls = _plain(prediction.outputs)
+    is_plain = prediction.status is PredictionStatus.SUCCEEDED and urls == list(prediction.outputs) != []
+    if not is_plain or not prediction.input.get("prompt"):
+        return None
+    note_end(access.gateway, prediction, model)
+    result = describe(prediction, access, model=model or prediction.model, input=prediction.input)
+    return {RESULT_KEY: result, OUTPUT_URL_KEY: urls[0], RETURN_VALUE_KEY: urls}
+
+
+def describe(
+    prediction: Prediction,
+    access: GatewayAccess,
+    *,
+    model: str,
+    input: Mapping[str, JSON],
+    pictures: Sequence[StoredPicture] = (),
+) -> dict[str, Any]:
+    """Return the small dict that galleries and downstream tasks read: plain JSON, no ``data:`` URI.
+
+    :param model: the model that was asked for.
+    :param input: what was sent.
+    :param pictures: the stored pictures, where they have been stored.
+    """
+    prompt, seed = input.get("prompt"), input.get("seed")
+    failed = prediction.status is PredictionStatus.FAILED
     return {
         "id": prediction.id,
-        "model": model or prediction.model,
+        "model": model,
         "status": prediction.status.value,
-        "outputs": [output for output in prediction.outputs if not _is_inline(output)],
-        "prompt": shorten(shown, PROMPT_LIMIT) if isinstance(shown, str) else "",
+        "outputs": _plain(prediction.outputs),
+        "stored": [_stored(picture) for picture in pictures],
+        "prompt": shorten(prompt, PROMPT_LIMIT) if isinstance(prompt, str) else "",
+        "seed": seed if isinstance(seed, int) else None,
+        "cost_usd": _cost(prediction, access, model, input, pictures),
         "error": shorten(prediction.error) if prediction.error else None,
+        "retry_helps": can_pass(prediction.error or "") if failed else None,
         "metrics": dict(prediction.metrics),
         "created_at": _iso(prediction.created_at),
         "started_at": _iso(prediction.started_at),
         "completed_at": _iso(prediction.completed_at),
-        "expires_at": _iso(_expires_at(prediction)),
+        "expires_at": _iso(expires_at(prediction)),
     }
 
 
-def _expires_at(prediction: Prediction) -> float | None:
+def _stored(picture: StoredPicture) -> dict[str, Any]:
+    return {
+        "path": picture.path,
+        "sha256": picture.sha256,
+        "bytes": picture.size,
+        "width": picture.width,
+        "height": picture.height,
+        "format": picture.format,
+    }
+
+
+def _cost(
+    prediction: Prediction,
+    access: GatewayAccess,
+    model: str,
+    input: Mapping[str, JSON],
+    pictures: Sequence[StoredPicture],
+) -> float | None:
+    if prediction.status is not PredictionStatus.SUCCEEDED:
+        return None
+    price = price_of(access.gateway.preset.name, model, access.prices)
+    sizes = [(picture.width, picture.height) for picture in pictures]
+    return cost(price, model, input, prediction, sizes=sizes)
+
+
+def expires_at(prediction: Prediction) -> float | None:
     """Return until when the pictures can be relied on; None if there are none, or nobody said when it ended."""
     if prediction.status is not PredictionStatus.SUCCEEDED or prediction.completed_at is None:
         return None
@@ -107,24 +200,29 @@ def _ending_error(prediction: Prediction) -> FluxPredictionError:
     return FluxPredictionRejectedError(f"{message}. {advice}", prediction.id)
 
 
-def _urls(prediction: Prediction) -> list[str]:
+def _check_outputs(prediction: Prediction, *, may_be_inline: bool) -> None:
     if not prediction.outputs:
         ended = _iso(prediction.completed_at) or "an unknown time"
         if prediction.data_removed:
             raise FluxOutputExpiredError(
                 f"Prediction {prediction.id} succeeded at {ended}, but its output has been deleted since: Replicate "
-                "keeps files for one hour, other services for less. Fetch them in the task that waits, or right after."
+                "keeps files for one hour, other services for less. Give output_path, and the task that waits stores "
+                "them before it ends."
             )
         what = (
             f"with an output that is no URL: {prediction.odd_output}" if prediction.odd_output else "without any output"
         )
         raise FluxOutputError(f"Prediction {prediction.id} succeeded at {ended} {what}.")
-    if any(_is_inline(output) for output in prediction.outputs):
+    if not may_be_inline and _plain(prediction.outputs) != list(prediction.outputs):
         raise FluxOutputError(
-            f"Prediction {prediction.id} gave its picture as a data: URI, which is too large for XCom. "
-            "Fetch it with FluxHook.get_prediction and store it yourself."
+            f"Prediction {prediction.id} gave its picture as a data: URI, which is too large for XCom. Give "
+            "output_path, and it is stored as a file; clear the task to do so without a new prediction."
         )
-    return list(prediction.outputs)
+
+
+def _plain(outputs: Sequence[str]) -> list[str]:
+    """Return the outputs that may go to XCom."""
+    return [output for output in outputs if not _is_inline(output)]
 
 
 def _is_inline(output: str) -> bool:

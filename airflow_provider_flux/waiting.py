@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_flux.exceptions import FluxEventError
-from airflow_provider_flux.protocol.catalogue import typical_run_time
 from airflow_provider_flux.protocol.prediction import PredictionStatus
+from airflow_provider_flux.protocol.run_times import seed_profile
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -22,12 +22,12 @@ CANNOT_TELL = "cannot_tell"
 SAFETY_MARGIN = timedelta(minutes=2)
 """How long after the deadline Airflow itself ends a deferral whose trigger was never run."""
 
-QUICK_RUN = 5.0
 QUICK_WAIT = 6.0
 SLOW_WAIT = 2.0
-"""Seconds. A model that usually ends within QUICK_RUN is waited for on the worker, since a deferral costs a second
-worker start; for the others a short look catches what fails at once, which would otherwise make a trigger fire before
-the scheduler is ready for it."""
+QUICK_SHARE = 0.9
+"""Seconds, and a share. A model of whose runs this share ends within QUICK_WAIT is waited for on the worker, since a
+deferral costs a second worker start; for the others a short look catches what fails at once, which would otherwise
+make a trigger fire before the scheduler is ready for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +99,11 @@ def ended_status(event: Mapping[str, Any]) -> PredictionStatus | None:
 
 
 def default_wait_before_defer(model: str) -> float:
-    """Return how many seconds to wait on the worker before deferring, fitted to the model."""
-    return QUICK_WAIT if typical_run_time(model) <= QUICK_RUN else SLOW_WAIT
+    """Return how many seconds to wait on the worker before deferring, fitted to the model.
+
+    A worker runs one task and ends, so it knows the model from the published figures only.
+    """
+    return QUICK_WAIT if seed_profile(model).ended_by(QUICK_WAIT) >= QUICK_SHARE else SLOW_WAIT
 
 
 def defer_until_ended(
@@ -109,8 +112,12 @@ def defer_until_ended(
     *,
     poll_interval: float | None,
     cancel_on_kill: bool,
+    end_task: bool,
 ) -> NoReturn:
-    """Leave the worker; the task goes on in its ``execute_complete`` once the trigger has fired."""
+    """Leave the worker; the task goes on in its ``execute_complete`` once the trigger has fired.
+
+    :param end_task: let the trigger end the task instead, should the prediction succeed.
+    """
     from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
 
     task.log.info("Prediction %s: waiting for it in the triggerer", pending.prediction_id)
@@ -119,6 +126,8 @@ def defer_until_ended(
             **asdict(pending),
             poll_interval=poll_interval,
             cancel_on_kill=cancel_on_kill,
+            end_task=end_task,
+            push_return_value=task.do_xcom_push,
         ),
         method_name="execute_complete",
         timeout=pending.safety_timeout,

@@ -55,6 +55,15 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "BACKOFF_BASE", 0.02)
 
 
+@pytest.fixture(autouse=True)
+def unused_budgets() -> Iterator[None]:
+    """Let no pace that one emulator was met with be that of the next, which may have the same port."""
+    from airflow_provider_flux.client import budget
+
+    yield
+    budget._budgets.clear()
+
+
 Connect = Callable[..., str]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ import aiohttp
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from airflow_provider_flux.access import GatewayAccess
-from airflow_provider_flux.protocol.flows import Flow, Send
+from airflow_provider_flux.client.budget import budget_of
+from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send
 from airflow_provider_flux.protocol.wire import (
     BODY_LIMIT,
     Answer,
@@ -24,6 +27,7 @@ from airflow_provider_flux.protocol.wire import (
     Request,
     TransportFailure,
 )
+from airflow_provider_flux.telemetry import note_exchange
 
 T = TypeVar("T")
 
@@ -33,12 +37,12 @@ POOL_SIZE = 32
 
 async def run(flow: Flow[T], access: GatewayAccess) -> T:
     """Run a flow to its end over the shared session and return its result."""
-    async with shared_session(access) as session:
+    async with shared_session(access) as (session, places):
         try:
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
-                    effect = flow.send(await send(session, access, effect.request, effect.limit))
+                    effect = flow.send(await _send_in_turn(session, places, access, effect))
                 else:
                     await asyncio.sleep(effect.seconds)
                     effect = next(flow)
@@ -47,10 +51,34 @@ async def run(flow: Flow[T], access: GatewayAccess) -> T:
             return result
 
 
+async def _send_in_turn(session: aiohttp.ClientSession, places: Places, access: GatewayAccess, effect: Send) -> Reply:
+    ends_at = time.monotonic() + effect.limit
+    turn = budget_of(access).turn(effect.request)
+    while True:
+        while (seconds := turn.wait()) > 0:
+            left = ends_at - time.monotonic()
+            if left <= 0:
+                return turn.never_came()
+            await asyncio.sleep(min(seconds, left))
+        if not await places.take(ends_at - time.monotonic()):
+            return TransportFailure(Delivery.NOT_SENT, f"not sent: {POOL_SIZE} requests before it took too long")
+        try:
+            # A 429 to those ahead in the queue for a place holds back those behind as well.
+            if turn.wait() > 0:
+                continue
+            limit = max(SHORTEST_LIMIT, ends_at - time.monotonic())
+            reply = await send(session, access, effect.request, limit)
+            turn.note(reply)
+            note_exchange(access.gateway, effect.request, reply)
+            return reply
+        finally:
+            places.give_back()
+
+
 async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: Request, limit: float) -> Reply:
     """Send one request to the gateway's origin, following nothing.
 
-    :param limit: seconds for all of it, the wait for a free connection included.
+    :param limit: seconds for all of it.
     """
     try:
         async with session.request(
@@ -87,45 +115,103 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body[:BODY_LIMIT])
 
 
-@dataclass
-class _SharedSession:
-    """A session and how many use it."""
+class Places:
+    """How many requests may be on their way at once, given in the order in which they are asked for.
 
-    session: aiohttp.ClientSession
-    users: int = 0
+    aiohttp has such a queue too, but what has waited there in vain counts as sent, so that a create would be in doubt.
+
+    :param count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._queue: deque[asyncio.Future[bool]] = deque()
+
+    async def take(self, seconds: float) -> bool:
+        """Wait for a place, which then has to be given back. Tell whether one came free within these seconds."""
+        if self._free:
+            self._free -= 1
+            return True
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[bool] = loop.create_future()
+        self._queue.append(place)
+        timer = loop.call_later(max(0.0, seconds), _settle, place, False)
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if not place.cancelled() and place.result():
+                self.give_back()
+            raise
+        finally:
+            timer.cancel()
+
+    def give_back(self) -> None:
+        """Pass a place on to whoever has waited longest."""
+        while self._queue:
+            if _settle(self._queue.popleft(), result=True):
+                return
+        self._free += 1
+
+
+def _settle(place: asyncio.Future[bool], result: bool) -> bool:
+    waits = not place.done()
+    if waits:
+        place.set_result(result)
+    return waits
+
+
+class SharedSession:
+    """A session, and how many use it."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.places = Places(POOL_SIZE)
+        self._opening = asyncio.Lock()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self, access: GatewayAccess) -> aiohttp.ClientSession:
+        """Return the session, opened by whoever comes first."""
+        async with self._opening:
+            if self._session is None:
+                self._session = await _open_session(access)
+        return self._session
+
+    async def close(self) -> None:
+        """Close the session, if it was ever opened."""
+        if self._session is not None:
+            await self._session.close()
 
 
 @dataclass
 class _LoopSessions:
     """The shared sessions of one event loop."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    by_origin: dict[tuple[str, str | None], _SharedSession] = field(default_factory=dict)
+    by_origin: dict[tuple[str, str | None], SharedSession] = field(default_factory=dict)
 
 
 _sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopSessions] = weakref.WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def shared_session(access: GatewayAccess) -> AsyncIterator[aiohttp.ClientSession]:
-    """Lend the session of this event loop and origin; the last user closes it.
+async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[aiohttp.ClientSession, Places]]:
+    """Lend the session of this event loop and origin, and its places; the last user closes it.
 
     The key is no part of it: it goes with each request, so that connections with other keys share it too.
     """
-    of_loop = _sessions.setdefault(asyncio.get_running_loop(), _LoopSessions())
+    by_origin = _sessions.setdefault(asyncio.get_running_loop(), _LoopSessions()).by_origin
     origin = (access.gateway.origin, access.trusted_authorities)
-    async with of_loop.lock:
-        shared = of_loop.by_origin.get(origin)
-        if shared is None:
-            shared = of_loop.by_origin[origin] = _SharedSession(await _open_session(access))
-        shared.users += 1
+    shared = by_origin.get(origin)
+    if shared is None:
+        shared = by_origin[origin] = SharedSession()
+    # Counted before the first wait, so that whoever is canceled from here on is counted out again.
+    shared.users += 1
     try:
-        yield shared.session
+        yield await shared.open(access), shared.places
     finally:
         shared.users -= 1
         if shared.users == 0:
-            del of_loop.by_origin[origin]
-            await shared.session.close()
+            del by_origin[origin]
+            await shared.close()
 
 
 def _trust(authorities: str | None) -> ssl.SSLContext:

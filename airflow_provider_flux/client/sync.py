@@ -11,7 +11,8 @@ from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
 from airflow_provider_flux.access import GatewayAccess
-from airflow_provider_flux.protocol.flows import Flow, Send
+from airflow_provider_flux.client.budget import budget_of
+from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send
 from airflow_provider_flux.protocol.gateways import origin_of
 from airflow_provider_flux.protocol.wire import (
     BODY_LIMIT,
@@ -22,6 +23,7 @@ from airflow_provider_flux.protocol.wire import (
     Request,
     TransportFailure,
 )
+from airflow_provider_flux.telemetry import note_exchange
 
 T = TypeVar("T")
 
@@ -37,13 +39,29 @@ def run(flow: Flow[T], access: GatewayAccess, *, sleep: Callable[[float], object
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
-                    effect = flow.send(send(session, access, effect.request, effect.limit))
+                    effect = flow.send(_send_in_turn(session, access, effect, sleep))
                 else:
                     sleep(effect.seconds)
                     effect = next(flow)
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def _send_in_turn(
+    session: requests.Session, access: GatewayAccess, effect: Send, sleep: Callable[[float], object]
+) -> Reply:
+    ends_at = time.monotonic() + effect.limit
+    turn = budget_of(access).turn(effect.request)
+    while (seconds := turn.wait()) > 0:
+        left = ends_at - time.monotonic()
+        if left <= 0:
+            return turn.never_came()
+        sleep(min(seconds, left))
+    reply = send(session, access, effect.request, max(SHORTEST_LIMIT, ends_at - time.monotonic()))
+    turn.note(reply)
+    note_exchange(access.gateway, effect.request, reply)
+    return reply
 
 
 def send(session: requests.Session, access: GatewayAccess, request: Request, limit: float) -> Reply:

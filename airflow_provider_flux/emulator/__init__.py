@@ -8,7 +8,7 @@ Start it with ``python -m airflow_provider_flux.emulator``, or inside a test::
 
 from __future__ import annotations
 
-from airflow_provider_flux.emulator.faults import FAULT_KINDS, FAULTS, FaultRule
+from airflow_provider_flux.emulator.faults import FAULT_KINDS, FAULTS, FILE_FAULTS, FaultRule
 from airflow_provider_flux.emulator.ledger import Counters, RequestRecord
 from airflow_provider_flux.emulator.outcomes import OUTCOMES, OutcomeRule
 from airflow_provider_flux.emulator.server import Emulator
@@ -24,6 +24,7 @@ __all__ = [
     "RequestRecord",
     "Counters",
     "FAULTS",
+    "FILE_FAULTS",
     "FAULT_KINDS",
     "OUTCOMES",
 ]

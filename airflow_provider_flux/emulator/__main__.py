@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_flux.emulator.faults import FAULTS, FaultRule
+from airflow_provider_flux.emulator.faults import FAULTS, FILE_FAULTS, FaultRule
 from airflow_provider_flux.emulator.outcomes import OUTCOMES, OutcomeRule
 from airflow_provider_flux.emulator.pictures import PillowMissing, require_pillow
 from airflow_provider_flux.emulator.server import Emulator
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=NAME,
         description="A local stand-in for a FLUX gateway: no real model, no cost.",
-        epilog=f"Faults: {', '.join(FAULTS)}. Outcomes: {', '.join(OUTCOMES)}.",
+        epilog=f"Faults: {', '.join(FAULTS)}. On files: {', '.join(FILE_FAULTS)}. Outcomes: {', '.join(OUTCOMES)}.",
     )
     parser.add_argument(
         "--port", type=int, default=8088, help="port of the gateway (default %(default)s, 0: a free one)"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from airflow_provider_flux.emulator import errors
-from airflow_provider_flux.emulator.faults import FaultRule
+from airflow_provider_flux.emulator.faults import FILE_FAULTS, FaultRule
+from airflow_provider_flux.emulator.file_faults import FileFaultPlay
 from airflow_provider_flux.emulator.state import State
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class FaultPlay:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._file_faults = FileFaultPlay(state)
 
     async def play(self, call: Call, rule: FaultRule, handler: Handler) -> web.StreamResponse:
         """Answer a request that met a fault.
@@ -43,6 +45,8 @@ class FaultPlay:
         :param handler: carries the request out, where the fault strikes only afterwards.
         """
         answer: web.StreamResponse | None = None
+        if rule.fault in FILE_FAULTS:
+            return await self._file_faults.play(call, rule.fault, handler)
         if rule.fault == "slow":
             await self._pause(rule.delay)
             return await handler(call)

@@ -67,6 +67,17 @@ LOST_ANSWERS = (
     "huge_body",
 )
 FAULTS = (*STATUS_FAULTS, *SHAPE_FAULTS, *WIRE_FAULTS, *(name + AFTER_ACCEPT for name in LOST_ANSWERS))
+# Only files meet these. They are no part of FAULTS, from which seeded plans are drawn: a new entry would change them.
+FILE_FAULTS = (
+    "gone",
+    "svg",
+    "wrong_type",
+    "cut_unannounced",
+    "endless",
+    "trickle",
+    "redirect_metadata",
+    "redirect_private",
+)
 FAULT_KINDS = ("create", "get", "cancel", "list", "file", "models", "balance", "other", "any")
 
 
@@ -74,7 +85,7 @@ FAULT_KINDS = ("create", "get", "cancel", "list", "file", "models", "balance", "
 class FaultRule(Rule):
     """Plays a fault on matching requests.
 
-    :param fault: a name from :data:`FAULTS`.
+    :param fault: a name from :data:`FAULTS`, or from :data:`FILE_FAULTS` on ``file``.
     :param on: the kind of request, one of :data:`FAULT_KINDS`.
     :param retry_after: seconds named by the hint of a 429, where ``None`` stands for 1; a 503 hints only when set.
     :param delay: seconds that the ``slow`` fault adds.
@@ -88,8 +99,10 @@ class FaultRule(Rule):
     def __post_init__(self) -> None:
         """Refuse a fault or a kind of request that does not exist."""
         super().__post_init__()
-        if self.fault not in FAULTS:
-            raise ValueError(f"unknown fault {self.fault!r}; known are {', '.join(FAULTS)}")
+        if self.fault not in (*FAULTS, *FILE_FAULTS):
+            raise ValueError(f"unknown fault {self.fault!r}; known are {', '.join((*FAULTS, *FILE_FAULTS))}")
+        if self.fault in FILE_FAULTS and self.on != "file":
+            raise ValueError(f"only a file can meet the fault {self.fault!r}")
         if self.on not in FAULT_KINDS:
             raise ValueError(f"unknown kind of request {self.on!r}; known are {', '.join(FAULT_KINDS)}")
 

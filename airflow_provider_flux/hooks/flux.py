@@ -23,9 +23,9 @@ from airflow_provider_flux.exceptions import (
 from airflow_provider_flux.protocol import catalogue
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.schedule import PollSchedule
 from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.telemetry import note_seen, span, waiting_for
 
 T = TypeVar("T")
 
@@ -141,7 +141,8 @@ class FluxHook(BaseHook):
         until = _deadline(deadline)
         sent_at = time.time()
         try:
-            return self._run(self._conversation.submit(request, deadline=until))
+            with span("flux.submit", model=model):
+                return self._run(self._conversation.submit(request, deadline=until))
         except CallFailed as failed:
             if not failed.may_exist:
                 raise gateway_error(self.gateway_name, failed.failure, failed.verdict, about=f"model {model}") from None
@@ -192,7 +193,7 @@ class FluxHook(BaseHook):
     ) -> Prediction | None:
         """Poll one prediction until it has ended or the deadline comes.
 
-        :param model: fits the poll times to the model's usual run time, and tells when an output is complete.
+        :param model: fits the poll times to how long the model's runs take, and tells when an output is complete.
         :param submitted_at: when the prediction was made, in seconds since the epoch; now if not given.
         :param deadline: seconds since the epoch; two minutes from now if not given.
         :param poll_interval: exactly this many seconds between polls, instead of the fitted times.
@@ -201,19 +202,23 @@ class FluxHook(BaseHook):
             could not be reached all the while.
         :raises FluxGatewayError: if the gateway refuses to tell.
         """
-        schedule = PollSchedule(catalogue.typical_run_time(model), interval=poll_interval)
-        flow = self._conversation.watch(
+        conversation = self._conversation
+        flow = conversation.watch(
             prediction_id,
-            schedule,
+            conversation.schedule(model, interval=poll_interval),
             model=model,
             submitted_at=submitted_at or time.time(),
             deadline=_deadline(deadline),
             at_once=at_once,
         )
         try:
-            return self._call(flow, f"prediction {prediction_id}")
+            with waiting_for(prediction_id, model):
+                prediction = self._call(flow, f"prediction {prediction_id}")
         except DeadlinePassed as passed:
             return passed.last
+        if submitted_at is not None:
+            note_seen(self.access.gateway, prediction, model, waited=time.time() - submitted_at)
+        return prediction
 
     def cancel_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction | None:
         """Cancel one prediction.

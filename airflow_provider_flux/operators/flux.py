@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from airflow.configuration import conf
 from airflow.sdk import BaseOperator
 
 from airflow_provider_flux.cancellation import cancel
 from airflow_provider_flux.durable import SubmissionRecords
+from airflow_provider_flux.ending import EndFromTrigger, check_end_from_trigger, ends_from_trigger
 from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
     FluxInputError,
@@ -22,8 +23,9 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.links import FluxPredictionLink
+from airflow_provider_flux.outputs.storage import Storage, storage_of
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.results import publish_id, published_id, settle
+from airflow_provider_flux.results import publish_start, published_id, settle
 from airflow_provider_flux.submission import Attempt
 from airflow_provider_flux.waiting import (
     PendingPrediction,
@@ -48,8 +50,9 @@ CANCEL_AFTER_MARGIN = 30.0
 class FluxPredictionOperator(BaseOperator):
     """Make one picture, or several, with a FLUX model.
 
-    XComs: ``return_value`` is the prediction id, or the list of output URLs if the operator waits; ``prediction_id`` is
-    pushed before any wait; once the prediction has ended, ``flux_result`` says how and ``output_url`` is the first URL.
+    XComs: ``return_value`` is the prediction id, or the list of output URLs if the operator waits, or the list of paths
+    if it stores the pictures; ``prediction_id`` and ``flux_result`` are pushed before any wait, the latter again when
+    the prediction has ended; ``output_url`` is the first URL.
 
     :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
     :param prompt: the prompt; a short way to write ``input={"prompt": ...}``.
@@ -60,9 +63,16 @@ class FluxPredictionOperator(BaseOperator):
     :param wait_for_completion: wait for the end of the prediction in this task.
     :param deferrable: wait in the triggerer; only matters if the operator waits.
     :param wait_before_defer: seconds to wait on the worker before deferring; fitted to the model if not given.
+    :param end_from_trigger: let a success end the task in the triggerer, which spares a second start on a worker.
+        ``auto`` does so unless something would be dropped: outlets, a ``post_execute``, an ``execute_complete`` of a
+        derived class, or a listener that is told of successes on the worker, such as OpenLineage's. Failures always
+        resume on a worker.
     :param timeout: how long to wait in all, from the start of this task. ``execution_timeout`` counts too if it is
         shorter, since Airflow 3 does not enforce it while a task is deferred.
     :param poll_interval: exactly this many seconds between polls; fitted to the model if not given.
+    :param output_path: store the pictures below this folder (``s3://conn@bucket/prefix``, a local path, anything
+        ``ObjectStoragePath`` takes) and return their paths. Needs ``wait_for_completion``.
+    :param output_sidecar: write a JSON file with prompt, model, seed and times next to them.
     :param cancel_on_kill: cancel the prediction when the task is ended by a person or its worker is stopped.
     :param cancel_on_timeout: cancel the prediction at the deadline.
     :param validate_input: check the input against the model's schema.
@@ -79,6 +89,7 @@ class FluxPredictionOperator(BaseOperator):
         "flux_conn_id",
         "webhook",
         "webhook_events_filter",
+        "output_path",
     )
     template_fields_renderers = {"input": "json"}
     operator_extra_links = (FluxPredictionLink(),)
@@ -96,8 +107,11 @@ class FluxPredictionOperator(BaseOperator):
         wait_for_completion: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         wait_before_defer: float | None = None,
+        end_from_trigger: EndFromTrigger = "auto",
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         poll_interval: float | None = None,
+        output_path: str | None = None,
+        output_sidecar: bool = False,
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
         validate_input: bool = True,
@@ -118,10 +132,16 @@ class FluxPredictionOperator(BaseOperator):
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.wait_before_defer = wait_before_defer
+        check_end_from_trigger(end_from_trigger)
+        self.end_from_trigger = end_from_trigger
         self.timeout = timeout
         check_poll_interval(poll_interval)
         check_timeout(timeout)
         self.poll_interval = poll_interval
+        if output_path is not None and not wait_for_completion:
+            raise ValueError("output_path needs wait_for_completion=True: only a task that waits has pictures to store")
+        self.output_path = output_path
+        self.output_sidecar = output_sidecar
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.validate_input = validate_input
@@ -136,13 +156,19 @@ class FluxPredictionOperator(BaseOperator):
         """The hook of this task's connection."""
         return FluxHook(self.flux_conn_id)
 
+    @property
+    def _storage(self) -> Storage | None:
+        return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
+
     def execute(self, context: Context) -> Any:
         """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
         deadline = time.time() + self._seconds_allowed()
         self.hook.check_input(self.model, self._whole_input(), against_schema=self.validate_input)
+        if self._storage is not None:
+            self._storage.check()
         prediction = self._attempt(context, deadline).attach_or_submit(lambda: self._create(deadline))
         self._take_note_of(prediction)
-        publish_id(context, prediction.id)
+        publish_start(context, prediction, self.hook.access, model=self.model, input=self._whole_input())
         if not self.wait_for_completion:
             return prediction.id
         if prediction.status.is_terminal and prediction.outputs:
@@ -272,9 +298,18 @@ class FluxPredictionOperator(BaseOperator):
             self.prediction_page = self.hook.access.gateway.page(prediction)
         if prediction is None or not prediction.status.is_terminal:
             if may_defer and time.time() < pending.deadline:
-                defer_until_ended(self, pending, poll_interval=self.poll_interval, cancel_on_kill=self.cancel_on_kill)
+                self._defer(pending)
             prediction = self._give_up(context, pending.prediction_id)
         return self._settle(context, prediction)
+
+    def _defer(self, pending: PendingPrediction) -> NoReturn:
+        defer_until_ended(
+            self,
+            pending,
+            poll_interval=self.poll_interval,
+            cancel_on_kill=self.cancel_on_kill,
+            end_task=ends_from_trigger(self, self.end_from_trigger, FluxPredictionOperator),
+        )
 
     def _settle(self, context: Context, prediction: Prediction) -> Any:
         """Hand on the pictures, or the error. A prediction that was canceled under another try is made again."""
@@ -283,7 +318,14 @@ class FluxPredictionOperator(BaseOperator):
             # Clearing a task cancels its prediction, maybe just after the new try has gone on with it.
             self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
             return self.execute(context)
-        return settle(context, prediction, model=self.model, prompt=self._whole_input().get("prompt"))
+        return settle(
+            context,
+            prediction,
+            self.hook.access,
+            model=self.model,
+            input=self._whole_input(),
+            storage=self._storage,
+        )
 
     def _end_of_short_wait(self, pending: PendingPrediction) -> float:
         wait = self.wait_before_defer

@@ -1,4 +1,4 @@
-"""The FLUX models: what each accepts and how long it takes.
+"""The FLUX models and what each accepts.
 
 An input is checked here before any money is spent. The schemas mirror Replicate's; each names its sources.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from airflow_provider_flux.protocol.run_times import SEEDS
 from airflow_provider_flux.protocol.wire import JSON
 
 if TYPE_CHECKING:
@@ -20,26 +21,7 @@ if TYPE_CHECKING:
 
 OWNER = "black-forest-labs"
 
-TYPICAL_RUN_TIMES: Mapping[str, float] = {
-    "flux-schnell": 1.5,
-    "flux-dev": 3.5,
-    "flux-pro": 14.0,
-    "flux-1.1-pro": 8.7,
-    "flux-1.1-pro-ultra": 12.0,
-    "flux-kontext-pro": 8.7,
-    "flux-kontext-max": 15.0,
-    "flux-2-pro": 15.0,
-    "flux-2-flex": 16.0,
-    "flux-2-dev": 8.0,
-    "flux-2-max": 38.0,
-}
-"""Seconds from creation to end, as observed by replicate/comfyui-replicate (2024), lumenfall.ai and
-cloudernative.com; 1.1-pro-ultra and kontext-pro are taken to be like their nearest kin."""
-
-OTHER_RUN_TIME = 10.0
-"""Seconds, for a model that is not in the catalogue."""
-
-MODELS = tuple(f"{OWNER}/{name}" for name in TYPICAL_RUN_TIMES)
+MODELS = tuple(f"{OWNER}/{name}" for name in SEEDS)
 """The models whose input is checked."""
 
 
@@ -53,11 +35,6 @@ class InputReport:
 
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def typical_run_time(model: str) -> float:
-    """Return the seconds that a run of a model usually takes."""
-    return TYPICAL_RUN_TIMES.get(model.rpartition("/")[2], OTHER_RUN_TIME)
 
 
 @functools.cache
@@ -91,7 +68,7 @@ def check_model(model: str) -> str | None:
     owner, slash, name = model.partition("/")
     if owner and slash and name and "/" not in name and model == model.strip() and ".." not in (owner, name):
         return None
-    likely = difflib.get_close_matches(model.strip().rpartition("/")[2], TYPICAL_RUN_TIMES, n=1)
+    likely = difflib.get_close_matches(model.strip().rpartition("/")[2], SEEDS, n=1)
     hint = f"; did you mean {OWNER}/{likely[0]}?" if likely else ""
     return f"model {model!r} is not of the form owner/name{hint}"
 

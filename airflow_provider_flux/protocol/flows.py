@@ -22,6 +22,7 @@ from airflow_provider_flux.protocol.prediction import (
     read_created,
     read_prediction,
 )
+from airflow_provider_flux.protocol.run_times import RUN_TIMES, RunTimes, run_time
 from airflow_provider_flux.protocol.schedule import Chance, PollSchedule, backoff
 from airflow_provider_flux.protocol.verdicts import Failure, Good, Trouble, Verdict, judge, malformed, not_found
 from airflow_provider_flux.protocol.wire import JSON, Log, Reply, Request
@@ -106,12 +107,14 @@ class Conversation:
     :param log: where changes are told: one line for each change, not for each poll.
     :param clock: the time in seconds since the epoch; deadlines are absolute so that they outlive a restart.
     :param chance: source of the jitter.
+    :param run_times: fits the poll times, and learns from the predictions that are watched.
     """
 
     gateway: Gateway
     log: Log
     clock: Callable[[], float] = time.time
     chance: Chance = random.random
+    run_times: RunTimes = RUN_TIMES
 
     def submit(self, request: Request, *, deadline: float) -> Flow[Prediction]:
         """Make one prediction.
@@ -137,6 +140,15 @@ class Conversation:
         """
         return (yield from self._until_clear(request, lambda payload: payload, deadline))
 
+    def schedule(self, model: str, *, interval: float | None = None) -> PollSchedule:
+        """Return when to poll one prediction.
+
+        :param model: ``owner/name``; empty if not known.
+        :param interval: exactly this many seconds between polls, instead of the fitted times.
+        """
+        profile = self.run_times.profile(self.gateway.origin, model)
+        return PollSchedule(profile, interval=interval, chance=self.chance)
+
     def watch(
         self,
         prediction_id: str,
@@ -151,7 +163,7 @@ class Conversation:
 
         Passing trouble is borne until the deadline, doubtful answers a few times in a row.
 
-        :param model: ``owner/name`` if it is known; tells how many outputs make it complete.
+        :param model: ``owner/name`` if it is known; tells how many outputs make it complete, and whose run time it is.
         :param submitted_at: when the prediction was made, for the schedule.
         :param at_once: poll before the first wait. A prediction that was seen a moment ago need not be.
         :return: the prediction in a terminal state.
@@ -161,22 +173,30 @@ class Conversation:
         request = self.gateway.get(prediction_id)
         watched = _Watched(prediction_id, self.log, None if self.gateway.preset.status_is_exact else model)
         now = self.clock()
+        ran_for = 0.0
         if not at_once:
-            yield Sleep(max(0.0, min(schedule.next_wait(now - submitted_at), deadline - now)))
+            yield Sleep(max(0.0, min(schedule.first_wait(now - submitted_at), deadline - now)))
         while True:
             reply = yield self._send(request, deadline)
             seen = self._read(judge(request, reply), self._prediction_in(request, prediction_id))
             finished = watched.observe(seen)
-            if finished is not None:
-                return finished
             now = self.clock()
+            if finished is not None:
+                self._learn(model, run_time(finished, at_least=ran_for, at_most=now - submitted_at))
+                return finished
             trouble = seen if isinstance(seen, Trouble) else None
             if now >= deadline:
                 raise DeadlinePassed(watched.last, trouble.failure if trouble else None)
             wait = schedule.next_wait(now - submitted_at)
-            if trouble is not None:
+            if trouble is None:
+                ran_for = now - submitted_at
+            else:
                 wait = max(wait, min(self._pause(trouble, watched.failures), LONGEST_SILENCE))
             yield Sleep(max(0.0, min(wait, deadline - now)))
+
+    def _learn(self, model: str, seconds: float | None) -> None:
+        if model and seconds is not None:
+            self.run_times.learn(self.gateway.origin, model, seconds)
 
     def cancel(self, prediction_id: str, *, deadline: float) -> Flow[Prediction | None]:
         """Ask the gateway to cancel, and return the prediction as it then is; None if the gateway does not say.

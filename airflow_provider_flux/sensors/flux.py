@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
+from airflow_provider_flux.ending import EndFromTrigger, check_end_from_trigger, ends_from_trigger
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -20,6 +21,7 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxPredictionLink
+from airflow_provider_flux.outputs.storage import Storage, storage_of
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
 from airflow_provider_flux.results import publish_id, settle
 from airflow_provider_flux.waiting import (
@@ -59,11 +61,18 @@ class FluxPredictionSensor(BaseSensorOperator):
     :param flux_conn_id: connection of type ``flux``, of the account that made the prediction.
     :param deferrable: wait in the triggerer.
     :param poll_interval: exactly this many seconds between the triggerer's polls; fitted to the model if not given.
+    :param end_from_trigger: let a success end the task in the triggerer, which spares a second start on a worker.
+        ``auto`` does so unless something would be dropped: outlets, a ``post_execute``, an ``execute_complete`` of a
+        derived class, or a listener that is told of successes on the worker, such as OpenLineage's. Failures always
+        resume on a worker.
+    :param output_path: store the pictures below this folder (``s3://conn@bucket/prefix``, a local path, anything
+        ``ObjectStoragePath`` takes) and return their paths.
+    :param output_sidecar: write a JSON file with prompt, model, seed and times next to them.
     :param poke_interval: seconds between two looks if the sensor does not defer.
     :param timeout: how long to wait in all. As with any sensor, a sensor that has timed out is not retried.
     """
 
-    template_fields: Sequence[str] = ("prediction_id", "flux_conn_id")
+    template_fields: Sequence[str] = ("prediction_id", "flux_conn_id", "output_path")
     operator_extra_links = (FluxPredictionLink(),)
     ui_color = "#e6f1fb"
 
@@ -74,6 +83,9 @@ class FluxPredictionSensor(BaseSensorOperator):
         flux_conn_id: str = FluxHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | None = None,
+        end_from_trigger: EndFromTrigger = "auto",
+        output_path: str | None = None,
+        output_sidecar: bool = False,
         poke_interval: Any = DEFAULT_POKE_INTERVAL,
         **kwargs: Any,
     ) -> None:
@@ -83,6 +95,10 @@ class FluxPredictionSensor(BaseSensorOperator):
         self.deferrable = deferrable
         check_poll_interval(poll_interval)
         self.poll_interval = poll_interval
+        check_end_from_trigger(end_from_trigger)
+        self.end_from_trigger = end_from_trigger
+        self.output_path = output_path
+        self.output_sidecar = output_sidecar
         self.prediction_page: str | None = ""
         self._doubtful_looks = 0
         self._in_trouble = False
@@ -91,6 +107,10 @@ class FluxPredictionSensor(BaseSensorOperator):
     def hook(self) -> FluxHook:
         """The hook of this task's connection."""
         return FluxHook(self.flux_conn_id)
+
+    @property
+    def _storage(self) -> Storage | None:
+        return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
 
     def execute(self, context: Context) -> Any:
         """Wait for the prediction."""
@@ -128,10 +148,22 @@ class FluxPredictionSensor(BaseSensorOperator):
             prediction_id=self.prediction_id,
             flux_conn_id=self.flux_conn_id,
             model="" if prediction is None else prediction.model,
-            submitted_at=now,
+            submitted_at=self._made_at(prediction, now),
             deadline=deadline,
         )
-        defer_until_ended(self, pending, poll_interval=self.poll_interval, cancel_on_kill=False)
+        defer_until_ended(
+            self,
+            pending,
+            poll_interval=self.poll_interval,
+            cancel_on_kill=False,
+            end_task=ends_from_trigger(self, self.end_from_trigger, FluxPredictionSensor),
+        )
+
+    @staticmethod
+    def _made_at(prediction: Prediction | None, now: float) -> float:
+        """Return when the prediction was made, which can be long before anybody waits for it."""
+        created_at = None if prediction is None else prediction.created_at
+        return now if created_at is None else min(now, created_at)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[str]:
         """Go on where the trigger left off, to the end and on this worker."""
@@ -205,7 +237,7 @@ class FluxPredictionSensor(BaseSensorOperator):
 
     def _settle(self, context: Context, prediction: Prediction) -> list[str]:
         try:
-            return settle(context, prediction)
+            return settle(context, prediction, self.hook.access, storage=self._storage)
         except FluxPredictionError as error:
             # Trying again would only find the same end.
             raise AirflowFailException(f"{error} Clear the task that made it to make another.") from error

@@ -6,21 +6,25 @@ import asyncio
 import contextvars
 import importlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import asdict
+from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseHook
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_flux.access import GatewayAccess, read_connection
 from airflow_provider_flux.cancellation import cancel
 from airflow_provider_flux.exceptions import FluxConnectionError
-from airflow_provider_flux.protocol.catalogue import typical_run_time
-from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
+from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed
 from airflow_provider_flux.protocol.prediction import Prediction
-from airflow_provider_flux.protocol.schedule import PollSchedule
+from airflow_provider_flux.protocol.verdicts import Reason
+from airflow_provider_flux.results import RETURN_VALUE_KEY, xcoms_of_success
+from airflow_provider_flux.telemetry import note_seen, set_up_in_triggerer, waiting_for
+from airflow_provider_flux.triggers.connections import look_up
 from airflow_provider_flux.waiting import CANNOT_TELL, TIMED_OUT, PendingPrediction
 
 CLIENT = "airflow_provider_flux.client.aio"
@@ -50,6 +54,11 @@ async def _in_own_thread(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(outcome)
 
 
+def _prepare() -> ModuleType:
+    set_up_in_triggerer()
+    return importlib.import_module(CLIENT)
+
+
 class FluxPredictionTrigger(BaseTrigger):
     """Wait for one prediction, then say how it ended.
 
@@ -58,11 +67,13 @@ class FluxPredictionTrigger(BaseTrigger):
 
     :param flux_conn_id: the connection, looked up once per run, never stored.
     :param prediction_id: which prediction.
-    :param model: fits the poll times to the model's usual run time; empty if not known.
+    :param model: fits the poll times to how long the model's runs take; empty if not known.
     :param submitted_at: when the prediction was made, in seconds since the epoch.
     :param deadline: when to give up, in seconds since the epoch.
     :param poll_interval: exactly this many seconds between polls, instead of the fitted times.
     :param cancel_on_kill: cancel the prediction when a person ends the task.
+    :param end_task: end the task here if the prediction succeeds, instead of resuming it on a worker.
+    :param push_return_value: whether a task that ends here has a ``return_value``, as its ``do_xcom_push`` says.
     """
 
     _client: ClassVar[Any] = None
@@ -77,12 +88,16 @@ class FluxPredictionTrigger(BaseTrigger):
         deadline: float,
         poll_interval: float | None = None,
         cancel_on_kill: bool = False,
+        end_task: bool = False,
+        push_return_value: bool = True,
     ) -> None:
         super().__init__()
         self.flux_conn_id = flux_conn_id
         self.prediction_id = prediction_id
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
+        self.end_task = end_task
+        self.push_return_value = push_return_value
         self.pending = PendingPrediction(
             prediction_id=prediction_id,
             flux_conn_id=flux_conn_id,
@@ -96,19 +111,45 @@ class FluxPredictionTrigger(BaseTrigger):
         """Return the class path and the arguments that make this trigger again."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {**asdict(self.pending), "poll_interval": self.poll_interval, "cancel_on_kill": self.cancel_on_kill},
+            {
+                **asdict(self.pending),
+                "poll_interval": self.poll_interval,
+                "cancel_on_kill": self.cancel_on_kill,
+                "end_task": self.end_task,
+                "push_return_value": self.push_return_value,
+            },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll to the end, the deadline or a refusal, and yield one :meth:`PendingPrediction.event`."""
-        yield TriggerEvent(self.pending.event(await self._wait()))
+        """Poll to the end, the deadline or a refusal, and yield one event: the task's end, or the word to resume it."""
+        outcome = await self._wait()
+        if isinstance(outcome, str):
+            yield self._resume(outcome)
+        else:
+            yield self._end_task(outcome) or self._resume(outcome.status.value)
 
-    async def _wait(self) -> str:
+    def _resume(self, status: str) -> TriggerEvent:
+        return TriggerEvent(self.pending.event(status))
+
+    def _end_task(self, prediction: Prediction) -> TriggerEvent | None:
+        # `dag.test()` hands triggers no task instance, and takes any event for the word to resume (Airflow 3.1 to 3.3).
+        if not self.end_task or self.task_instance is None or self._access is None:
+            return None
+        xcoms = xcoms_of_success(prediction, self._access, model=self.pending.model)
+        if xcoms is None:
+            return None
+        if not self.push_return_value:
+            del xcoms[RETURN_VALUE_KEY]
+        self.log.info("Prediction %s: the task ends here, with %d files", prediction.id, len(prediction.outputs))
+        return TaskSuccessEvent(xcoms=xcoms)
+
+    async def _wait(self) -> Prediction | str:
+        """Return the prediction that has ended; the status of an event if it has not been seen to end."""
         if FluxPredictionTrigger._client is None:
-            FluxPredictionTrigger._client = await _in_own_thread(lambda: importlib.import_module(CLIENT))
+            FluxPredictionTrigger._client = await _in_own_thread(_prepare)
         try:
-            access = self._access = read_connection(await BaseHook.aget_connection(self.flux_conn_id))
-            prediction = await self._client.run(self._watch(access), access)
+            with waiting_for(self.prediction_id, self.pending.model):
+                prediction = await self._watch(await look_up(self.flux_conn_id))
         except DeadlinePassed:
             self.log.warning("Prediction %s has not ended by its deadline", self.prediction_id)
             return TIMED_OUT
@@ -119,18 +160,32 @@ class FluxPredictionTrigger(BaseTrigger):
             # Airflow would fail the task for it, and a retry might pay again for what is merely not watched here.
             self.log.exception("Prediction %s cannot be watched here; the task goes on with it", self.prediction_id)
             return CANNOT_TELL
-        status: str = prediction.status.value
-        return status
+        return prediction
 
-    def _watch(self, access: GatewayAccess) -> Flow[Prediction]:
-        return Conversation(access.gateway, self.log).watch(
+    async def _watch(self, access: GatewayAccess) -> Prediction:
+        self._access = access
+        pending = self.pending
+        conversation = Conversation(access.gateway, self.log)
+        flow = conversation.watch(
             self.prediction_id,
-            PollSchedule(typical_run_time(self.pending.model), interval=self.poll_interval),
-            model=self.pending.model,
-            submitted_at=self.pending.submitted_at,
-            deadline=self.pending.deadline,
+            conversation.schedule(pending.model, interval=self.poll_interval),
+            model=pending.model,
+            submitted_at=pending.submitted_at,
+            deadline=pending.deadline,
             at_once=False,
         )
+        try:
+            prediction: Prediction = await self._client.run(flow, access)
+        except CallFailed as failed:
+            if failed.failure.reason is not Reason.KEY:
+                raise
+            renewed = await look_up(self.flux_conn_id, refused=access)
+            if renewed == access:
+                raise
+            self.log.info("Prediction %s: going on with the connection's new key", self.prediction_id)
+            return await self._watch(renewed)
+        note_seen(access.gateway, prediction, pending.model, waited=time.time() - pending.submitted_at)
+        return prediction
 
     async def on_kill(self) -> None:
         """Cancel the prediction of a task that a person ended (Airflow 3.3 and later call this).

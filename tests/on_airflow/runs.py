@@ -51,6 +51,17 @@ class FinishedRun:
             )
             return None if row is None else XComModel.deserialize_value(row)
 
+    def asset_events(self) -> list[Any]:
+        """Return the asset events of this run, each with its asset."""
+        from airflow.models.asset import AssetEvent
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+        from sqlalchemy.orm import joinedload
+
+        with create_session() as session:
+            query = select(AssetEvent).options(joinedload(AssetEvent.asset))
+            return list(session.scalars(query.where(AssetEvent.source_run_id == self._dag_run.run_id)))
+
 
 def _store(dag: DAG) -> None:
     """Put the DAG into the database, which ``dag.test()`` needs from Airflow 3.1 on."""

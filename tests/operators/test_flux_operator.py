@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
+from airflow_provider_flux.access import GatewayAccess
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
@@ -25,6 +26,7 @@ from airflow_provider_flux.exceptions import (
     FluxSubmissionUnknownError,
 )
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
+from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.results import describe
 from airflow_provider_flux.waiting import default_wait_before_defer
@@ -69,12 +71,27 @@ def defer(task: FluxPredictionOperator, xcoms: RecordedXComs) -> TaskDeferred:
     return deferred.value
 
 
+def described(prediction: Prediction) -> dict[str, Any]:
+    access = GatewayAccess("flux_default", choose_gateway("https://api.deerapi.com"), KEY)
+    return describe(prediction, access, model=prediction.model, input=prediction.input)
+
+
 def test_without_waiting_it_returns_the_id_that_it_pushed(emulator: Emulator, xcoms: RecordedXComs) -> None:
     task = operator()
     prediction_id = execute(task, xcoms)
-    assert xcoms.pushed == {"prediction_id": prediction_id}
+    assert set(xcoms.pushed) == {"prediction_id", "flux_result"}
+    assert xcoms.pushed["prediction_id"] == prediction_id
     assert emulator.gets == 0
     assert task.prediction_page == f"{emulator.url}/p/{prediction_id}"
+
+
+def test_what_is_asked_for_can_be_seen_while_it_runs(xcoms: RecordedXComs) -> None:
+    prediction_id = execute(operator(input={**BOAT, "seed": 7}), xcoms)
+
+    result = xcoms.pushed["flux_result"]
+    assert (result["id"], result["status"], result["seed"]) == (prediction_id, "starting", 7)
+    assert (result["prompt"], result["model"]) == (BOAT["prompt"], SCHNELL)
+    assert (result["outputs"], result["stored"], result["cost_usd"]) == ([], [], None)
 
 
 def test_the_id_is_pushed_before_any_wait(emulator: Emulator, xcoms: RecordedXComs) -> None:
@@ -367,9 +384,9 @@ def test_the_description_for_galleries_is_small_and_plain() -> None:
     prediction = Prediction(
         id="a", status=PredictionStatus.SUCCEEDED, outputs=("data:image/png;base64,AAAA",), input={"prompt": "x" * 9999}
     )
-    described = describe(prediction)
-    assert described["outputs"] == []
-    assert len(described["prompt"]) == 200
+    result = described(prediction)
+    assert result["outputs"] == []
+    assert len(result["prompt"]) == 200
 
 
 @pytest.mark.parametrize(
@@ -385,7 +402,7 @@ def test_the_description_says_until_when_the_picture_can_be_relied_on(output: st
     """output already expired (`data_removed`)"""
     ended = datetime(2026, 1, 1, tzinfo=timezone.utc).timestamp()
     prediction = Prediction(id="a", status=PredictionStatus.SUCCEEDED, outputs=(output,), completed_at=ended)
-    assert describe(prediction)["expires_at"] == expires_at
+    assert described(prediction)["expires_at"] == expires_at
 
 
 def test_the_operator_maps_over_inputs_when_the_dag_is_parsed() -> None:

@@ -14,7 +14,8 @@ from airflow_provider_flux.protocol.flows import (
 )
 from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.schedule import LONGEST_INTERVAL, PollSchedule
+from airflow_provider_flux.protocol.run_times import RunTimeProfile
+from airflow_provider_flux.protocol.schedule import SHORTEST_INTERVAL, PollSchedule
 from airflow_provider_flux.protocol.verdicts import Reason, Verdict
 from airflow_provider_flux.protocol.wire import Purpose, Reply
 from tests.protocol.recorded import PROCESSING_WITH_OUTPUT, SDXL_BLOCKING_WITH_INLINE_PICTURE, envelope
@@ -40,6 +41,8 @@ OTHER = told("processing", output=f"{URL}?2", input={"prompt": "A"})
 EMPTY = told("succeeded")
 SCHNELL = "black-forest-labs/flux-schnell"
 PRO = "black-forest-labs/flux-1.1-pro"
+PROFILE = RunTimeProfile(10.0, 0.35)
+SCHEDULE = PollSchedule(PROFILE, chance=lambda: 0.5)
 
 
 def failing(status: int, **headers: str) -> Reply:
@@ -50,7 +53,6 @@ def watch(
     script: Script,
     *,
     seconds: float = 600,
-    typical: float = 10,
     interval: float | None = None,
     ago: float = 0,
     at_once: bool = True,
@@ -59,7 +61,7 @@ def watch(
     return script.run(
         script.talk.watch(
             ID,
-            PollSchedule(typical, interval=interval, chance=lambda: 0.5),
+            PollSchedule(PROFILE, interval=interval, chance=lambda: 0.5),
             model=model,
             submitted_at=START - ago,
             deadline=START + seconds,
@@ -405,7 +407,7 @@ def test_a_picture_that_is_ready_at_the_deadline_is_not_lost() -> None:
 def test_the_wait_comes_before_the_first_poll_unless_it_is_at_once() -> None:
     script = Script(SUCCEEDED)
     watch(script, at_once=False)
-    assert script.asked_at == [pytest.approx(6)]
+    assert script.asked_at == [pytest.approx(SCHEDULE.first_wait(0))]
     script = Script(SUCCEEDED)
     watch(script, at_once=True)
     assert script.asked_at == [0]
@@ -415,16 +417,16 @@ def test_the_times_of_the_polls_follow_the_schedule() -> None:
     """status `starting`, `processing`, or one nobody knows"""
     script = Script(*[PROCESSING] * 30, SUCCEEDED)
     watch(script, at_once=False)
-    expected = [6.0]
+    expected = [SCHEDULE.first_wait(0)]
     while len(expected) < 31:
-        expected.append(expected[-1] + min(0.2 * expected[-1], LONGEST_INTERVAL))
+        expected.append(expected[-1] + SCHEDULE.next_wait(expected[-1]))
     assert script.asked_at == pytest.approx(expected)
 
 
 def test_the_schedule_counts_from_when_the_prediction_was_made() -> None:
     script = Script(PROCESSING, SUCCEEDED)
     watch(script, ago=40, at_once=False)
-    assert script.asked_at == [pytest.approx(8), pytest.approx(8 + 0.2 * 48)]
+    assert script.sleeps == pytest.approx([SHORTEST_INTERVAL, SCHEDULE.next_wait(40 + SHORTEST_INTERVAL)])
 
 
 def test_a_given_interval_is_kept() -> None:
@@ -512,4 +514,4 @@ def test_a_gateway_that_asks_for_hardly_a_wait_does_not_shorten_the_pauses() -> 
 def test_a_clock_that_is_behind_the_gateways_does_not_stop_the_polls() -> None:
     script = Script(PROCESSING, SUCCEEDED)
     watch(script, ago=-3600)
-    assert script.sleeps == [LONGEST_INTERVAL]
+    assert script.sleeps == [SCHEDULE.next_wait(0)]

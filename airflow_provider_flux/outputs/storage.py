@@ -1,0 +1,88 @@
+"""Storing the pictures of a task's prediction, and telling Airflow of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.wire import JSON
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_flux.access import GatewayAccess
+    from airflow_provider_flux.outputs.storing import StoredPicture
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where the pictures of a task go.
+
+    :param output_path: the folder, anything ``ObjectStoragePath`` takes.
+    :param sidecar: write a JSON file with the facts next to them.
+    :param outlets: the task's outlets, which get an asset event for what is stored.
+    """
+
+    output_path: str
+    sidecar: bool
+    outlets: Sequence[Any]
+
+    def check(self) -> None:
+        """Check that pictures could be stored there, before they are paid for.
+
+        :raises FluxInputError: if not.
+        """
+        from airflow_provider_flux.outputs.storing import check_output_path
+
+        check_output_path(self.output_path)
+
+    def store(
+        self,
+        context: Context,
+        prediction: Prediction,
+        access: GatewayAccess,
+        *,
+        model: str,
+        input: Mapping[str, JSON],
+    ) -> list[StoredPicture]:
+        """Store the pictures of a prediction that succeeded, under names that a retry overwrites.
+
+        :raises FluxOutputExpiredError: if a file is gone.
+        :raises FluxOutputError: if an output can never be stored.
+        :raises FluxOutputNotStoredError: if one could not be fetched or stored this time.
+        """
+        from airflow_provider_flux.outputs.events import record_asset_events
+        from airflow_provider_flux.outputs.fetching import FetchRules
+        from airflow_provider_flux.outputs.naming import task_stem
+        from airflow_provider_flux.outputs.sidecar import describe
+        from airflow_provider_flux.outputs.storing import store_outputs
+        from airflow_provider_flux.results import expires_at
+
+        task_instance: Any = context["ti"]
+        stem = task_stem(
+            self.output_path,
+            dag_id=task_instance.dag_id,
+            run_id=task_instance.run_id,
+            task_id=task_instance.task_id,
+            map_index=task_instance.map_index,
+            prediction_id=prediction.id,
+        )
+        facts = describe(prediction, gateway=access.gateway.preset.name, model=model, input=input)
+        pictures = store_outputs(
+            prediction.outputs,
+            stem,
+            prediction_id=prediction.id,
+            rules=FetchRules(allow_private=access.allow_private_outputs),
+            expires_at=expires_at(prediction),
+            sidecar=facts if self.sidecar else None,
+        )
+        told = ("prediction_id", "gateway", "model", "prompt", "seed")
+        record_asset_events(context, self.outlets, pictures, {name: facts[name] for name in told})
+        return pictures
+
+
+def storage_of(output_path: str | None, *, sidecar: bool, outlets: Sequence[Any]) -> Storage | None:
+    """Return where a task's pictures go; None for a task that leaves them where they are."""
+    return Storage(output_path, sidecar, outlets) if output_path else None

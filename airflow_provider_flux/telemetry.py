@@ -1,0 +1,139 @@
+"""What monitoring sees: metrics through Airflow's own Stats, spans through OpenTelemetry.
+
+=============================== ======= ================================================================
+Metric                          Kind    Meaning; its tags
+=============================== ======= ================================================================
+``flux.predictions.created``    counter creates that the gateway accepted; ``gateway``
+``flux.predictions.succeeded``  counter ends that a task or a batch has taken note of; ``gateway``, ``model``
+``flux.predictions.failed``     counter
+``flux.predictions.canceled``   counter aborted ones included
+``flux.predictions.run_time``   timing  from creation to end, by the gateway's clock; ``gateway``, ``model``
+``flux.predictions.delay``      timing  from the end of a prediction to the poll that saw it; ``gateway``, ``model``
+``flux.predictions.pending``    gauge   predictions that this process waits for
+``flux.polls``                  counter questions after one prediction; ``gateway``
+``flux.rate_limited``           counter answers with HTTP status 429; ``gateway``
+=============================== ======= ================================================================
+
+Neither names a prompt, a URL or a key.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from airflow_provider_flux.protocol.gateways import Gateway
+from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.wire import Answer, Purpose, Reply, Request
+
+_COUNTED_AS = {
+    PredictionStatus.SUCCEEDED: "flux.predictions.succeeded",
+    PredictionStatus.FAILED: "flux.predictions.failed",
+    PredictionStatus.CANCELED: "flux.predictions.canceled",
+    PredictionStatus.ABORTED: "flux.predictions.canceled",
+}
+
+
+@functools.cache
+def _stats() -> Any:
+    try:
+        from airflow.sdk.observability.stats import Stats
+    except ImportError:  # Airflow 3.1
+        from airflow.stats import Stats
+    return Stats
+
+
+@functools.cache
+def set_up_in_triggerer() -> None:
+    """Let metrics leave a triggerer, once in its life.
+
+    Airflow 3.3 has two copies of its Stats, and a triggerer sets up only the one that tasks are not to use
+    (jobs/triggerer_job_runner.py). On 3.2 none leave it.
+    """
+    try:
+        from airflow.sdk.configuration import conf
+        from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+        from airflow.sdk.observability.stats import initialize
+    except ImportError:
+        return
+    legacy = conf.getboolean("metrics", "legacy_names_on", fallback=True)
+    initialize(factory=get_stats_factory(), export_legacy_names=legacy)
+
+
+def note_exchange(gateway: Gateway, request: Request, reply: Reply) -> None:
+    """Count one request and its answer."""
+    if request.purpose is Purpose.GET:
+        _count("flux.polls", gateway)
+    if not isinstance(reply, Answer):
+        return
+    if reply.status == 429:
+        _count("flux.rate_limited", gateway)
+    elif request.purpose is Purpose.CREATE and reply.status in (200, 201, 202):
+        _count("flux.predictions.created", gateway)
+
+
+def note_end(gateway: Gateway, prediction: Prediction, model: str) -> None:
+    """Count how a prediction ended, once for each task that takes note of it."""
+    name = _COUNTED_AS.get(prediction.status)
+    if name is not None:
+        _stats().incr(name, tags=_tags(gateway, model))
+
+
+def note_seen(gateway: Gateway, prediction: Prediction, model: str, *, waited: float) -> None:
+    """Tell how long a prediction ran, and how much later its end was seen.
+
+    :param waited: seconds from its creation until the end was seen, by the clock of this machine. The gateway's clock
+        may go differently, so only differences of times of the same clock are used.
+    """
+    if prediction.created_at is None or prediction.completed_at is None:
+        return
+    ran = max(0.0, prediction.completed_at - prediction.created_at)
+    tags = _tags(gateway, model)
+    _stats().timing("flux.predictions.run_time", timedelta(seconds=ran), tags=tags)
+    _stats().timing("flux.predictions.delay", timedelta(seconds=max(0.0, waited - ran)), tags=tags)
+
+
+_pending = 0
+_pending_lock = threading.Lock()
+
+
+@contextmanager
+def waiting_for(prediction_id: str, model: str) -> Iterator[None]:
+    """Count a prediction as pending, in a span of its own, for as long as something waits for it."""
+    _change_pending(+1)
+    try:
+        with span("flux.wait", prediction_id=prediction_id, model=model):
+            yield
+    finally:
+        _change_pending(-1)
+
+
+@contextmanager
+def span(name: str, **attributes: str) -> Iterator[None]:
+    """Open a span under that of the task or the trigger; costs next to nothing where tracing is off."""
+    from opentelemetry import trace
+
+    with trace.get_tracer(__name__).start_as_current_span(
+        name, attributes={f"flux.{key}": value for key, value in attributes.items()}
+    ):
+        yield
+
+
+def _change_pending(by: int) -> None:
+    global _pending  # noqa: PLW0603 (a gauge of the process)
+    with _pending_lock:
+        _pending += by
+        pending = _pending
+    _stats().gauge("flux.predictions.pending", pending)
+
+
+def _count(name: str, gateway: Gateway) -> None:
+    _stats().incr(name, tags={"gateway": gateway.preset.name})
+
+
+def _tags(gateway: Gateway, model: str) -> dict[str, str]:
+    return {"gateway": gateway.preset.name, "model": model.rpartition("/")[2] or "unknown"}
