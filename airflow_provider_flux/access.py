@@ -98,7 +98,7 @@ def read_connection(connection: Connection) -> GatewayAccess:
     password      the Bearer key
     extra         ``gateway``, ``path_prefix``, ``allow_http``, ``connect_timeout``,
                   ``read_timeout``, ``ca_file``, ``requests_per_minute``, ``prices``,
-                  ``private_outputs``; all optional
+                  ``private_outputs``, ``prefer_wait``; all optional
     ============= ==========================================================================
 
     ``requests_per_minute`` bounds all requests of the connection in one process: those of a whole triggerer, and those
@@ -122,6 +122,7 @@ def read_connection(connection: Connection) -> GatewayAccess:
             preset_name=_option(extra, "gateway", str, ""),
             prefix=_option(extra, "path_prefix", str, ""),
             allow_http=_option(extra, "allow_http", bool, default=False),
+            waits_on_create=_option(extra, "prefer_wait", bool, default=None),
         )
         return GatewayAccess(
             conn_id,

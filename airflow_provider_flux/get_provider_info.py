@@ -50,6 +50,27 @@ CONNECTION_FIELDS: dict[str, Any] = {
         "description": "PEM file of authorities to trust instead of the usual ones.",
         "schema": {"type": ["string", "null"], "default": None},
     },
+    "requests_per_minute": {
+        "label": "Requests per minute",
+        "description": "How many requests one process sends at most; the gateway's known limits if empty.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "default": None},
+    },
+    "prefer_wait": {
+        "label": "Prefer: wait",
+        "description": "Whether the gateway holds its answer to a create back until the picture is made.",
+        "schema": {"type": ["boolean", "null"], "default": None},
+    },
+    "prices": {
+        "label": "Prices",
+        "description": 'USD for a picture by model, as JSON: {"black-forest-labs/flux-schnell": 0.003}. They go before '
+        "the provider's own list.",
+        "schema": {"type": ["string", "null"], "format": "json", "default": None},
+    },
+    "private_outputs": {
+        "label": "Private outputs",
+        "description": "Allow pictures to be fetched from private addresses, for a gateway inside your network.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
 }
 
 
@@ -77,8 +98,16 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.hooks.flux"]}],
-        "operators": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.operators.flux"]}],
+        "operators": [
+            {
+                "integration-name": "FLUX",
+                "python-modules": ["airflow_provider_flux.operators.flux", "airflow_provider_flux.operators.batch"],
+            }
+        ],
         "sensors": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.sensors.flux"]}],
         "triggers": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.triggers.flux"]}],
-        "extra-links": ["airflow_provider_flux.links.FluxPredictionLink"],
+        "extra-links": [
+            "airflow_provider_flux.links.FluxPredictionLink",
+            "airflow_provider_flux.links.FluxPicturesLink",
+        ],
     }

@@ -24,6 +24,7 @@ SAFETY_MARGIN = timedelta(minutes=2)
 
 QUICK_WAIT = 6.0
 SLOW_WAIT = 2.0
+HELD_BACK = 4.0
 QUICK_SHARE = 0.9
 """Seconds, and a share. A model of whose runs this share ends within QUICK_WAIT is waited for on the worker, since a
 deferral costs a second worker start; for the others a short look catches what fails at once, which would otherwise
@@ -103,7 +104,20 @@ def default_wait_before_defer(model: str) -> float:
 
     A worker runs one task and ends, so it knows the model from the published figures only.
     """
-    return QUICK_WAIT if seed_profile(model).ended_by(QUICK_WAIT) >= QUICK_SHARE else SLOW_WAIT
+    return QUICK_WAIT if _is_quick(model) else SLOW_WAIT
+
+
+def _is_quick(model: str) -> bool:
+    return seed_profile(model).ended_by(QUICK_WAIT) >= QUICK_SHARE
+
+
+def wait_on_create(model: str) -> float | None:
+    """Return for how many seconds the answer to a create may be held back; None for a model that takes longer.
+
+    Less than the five seconds that Airflow gives a task to end once it is told to: until the answer has come, there is
+    no id by which the prediction could be canceled.
+    """
+    return HELD_BACK if _is_quick(model) else None
 
 
 def defer_until_ended(

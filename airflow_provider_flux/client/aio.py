@@ -23,6 +23,7 @@ from airflow_provider_flux.protocol.wire import (
     BODY_LIMIT,
     Answer,
     Delivery,
+    Purpose,
     Reply,
     Request,
     TransportFailure,
@@ -37,12 +38,12 @@ POOL_SIZE = 32
 
 async def run(flow: Flow[T], access: GatewayAccess) -> T:
     """Run a flow to its end over the shared session and return its result."""
-    async with shared_session(access) as (session, places):
+    async with shared_session(access) as (sessions, places):
         try:
             effect = next(flow)
             while True:
                 if isinstance(effect, Send):
-                    effect = flow.send(await _send_in_turn(session, places, access, effect))
+                    effect = flow.send(await _send_in_turn(sessions, places, access, effect))
                 else:
                     await asyncio.sleep(effect.seconds)
                     effect = next(flow)
@@ -51,7 +52,7 @@ async def run(flow: Flow[T], access: GatewayAccess) -> T:
             return result
 
 
-async def _send_in_turn(session: aiohttp.ClientSession, places: Places, access: GatewayAccess, effect: Send) -> Reply:
+async def _send_in_turn(sessions: Sessions, places: Places, access: GatewayAccess, effect: Send) -> Reply:
     ends_at = time.monotonic() + effect.limit
     turn = budget_of(access).turn(effect.request)
     while True:
@@ -67,7 +68,7 @@ async def _send_in_turn(session: aiohttp.ClientSession, places: Places, access: 
             if turn.wait() > 0:
                 continue
             limit = max(SHORTEST_LIMIT, ends_at - time.monotonic())
-            reply = await send(session, access, effect.request, limit)
+            reply = await send(sessions.of(effect.request), access, effect.request, limit)
             turn.note(reply)
             note_exchange(access.gateway, effect.request, reply)
             return reply
@@ -160,6 +161,30 @@ def _settle(place: asyncio.Future[bool], result: bool) -> bool:
     return waits
 
 
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The sessions with one origin.
+
+    :param keeping: keeps its connections for the next requests.
+    :param creating: makes a new one for each request. A kept connection can be closed by the other side just as a
+        create is sent, which would leave its outcome unknown for no reason.
+    """
+
+    keeping: aiohttp.ClientSession
+    creating: aiohttp.ClientSession
+
+    def of(self, request: Request) -> aiohttp.ClientSession:
+        """Return the session for a request."""
+        return self.creating if request.purpose is Purpose.CREATE else self.keeping
+
+    async def close(self) -> None:
+        """Close both."""
+        try:
+            await self.creating.close()
+        finally:
+            await self.keeping.close()
+
+
 class SharedSession:
     """A session, and how many use it."""
 
@@ -167,9 +192,9 @@ class SharedSession:
         self.users = 0
         self.places = Places(POOL_SIZE)
         self._opening = asyncio.Lock()
-        self._session: aiohttp.ClientSession | None = None
+        self._session: Sessions | None = None
 
-    async def open(self, access: GatewayAccess) -> aiohttp.ClientSession:
+    async def open(self, access: GatewayAccess) -> Sessions:
         """Return the session, opened by whoever comes first."""
         async with self._opening:
             if self._session is None:
@@ -193,7 +218,7 @@ _sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopSessions] =
 
 
 @asynccontextmanager
-async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[aiohttp.ClientSession, Places]]:
+async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[Sessions, Places]]:
     """Lend the session of this event loop and origin, and its places; the last user closes it.
 
     The key is no part of it: it goes with each request, so that connections with other keys share it too.
@@ -222,11 +247,15 @@ def _trust(authorities: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=chosen)
 
 
-async def _open_session(access: GatewayAccess) -> aiohttp.ClientSession:
+async def _open_session(access: GatewayAccess) -> Sessions:
     # Reading the authorities takes tens of milliseconds, too long for the triggerer's loop.
     context = await asyncio.to_thread(_trust, access.trusted_authorities)
+    return Sessions(_new_session(access, context), _new_session(access, context, force_close=True))
+
+
+def _new_session(access: GatewayAccess, context: ssl.SSLContext, *, force_close: bool = False) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=context),
+        connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=context, force_close=force_close),
         cookie_jar=aiohttp.DummyCookieJar(),
         # The environment's proxies, chosen as on the worker. Not trust_env: it would let a .netrc replace the key.
         proxy=select_proxy(access.gateway.origin, get_environ_proxies(access.gateway.origin)),

@@ -150,6 +150,7 @@ class Exchange:
             path=request.path,
             kind=route.kind,
             had_authorization=self._carries_key(request),
+            prefer=request.headers.get("Prefer"),
         )
 
     def _carries_key(self, request: web.Request) -> bool:

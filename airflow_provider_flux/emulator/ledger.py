@@ -29,6 +29,7 @@ class RequestRecord:
     :param fault: the fault played on it.
     :param accepted: whether it made a prediction.
     :param prediction_id: the prediction that it made or asked about.
+    :param prefer: its ``Prefer`` header.
     """
 
     index: int
@@ -44,6 +45,7 @@ class RequestRecord:
     fault: str | None = None
     accepted: bool = False
     prediction_id: str | None = None
+    prefer: str | None = None
 
 
 @dataclass

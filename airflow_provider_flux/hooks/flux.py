@@ -20,6 +20,7 @@ from airflow_provider_flux.exceptions import (
     gateway_error,
     submission_unknown_error,
 )
+from airflow_provider_flux.pricing import Prices, read_price_list
 from airflow_provider_flux.protocol import catalogue
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
@@ -107,6 +108,7 @@ class FluxHook(BaseHook):
         validate_input: bool = True,
         on_unknown_submission: OnUnknownSubmission = "fail",
         cancel_after: float | None = None,
+        wait: float | None = None,
         deadline: float | None = None,
     ) -> Prediction:
         """Make one prediction. This is the call that costs money.
@@ -123,6 +125,8 @@ class FluxHook(BaseHook):
         :param validate_input: check the input against the model's schema first.
         :param on_unknown_submission: ``fail``, or ``resubmit`` to send the request once more and risk paying twice.
         :param cancel_after: seconds after which the service itself ends the prediction; only Replicate is told.
+        :param wait: seconds for which the gateway may hold its answer back until the prediction has ended, which saves
+            polls; where it does so, it answers with the prediction's end.
         :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
         :raises FluxInputError: if the input is wrong; nothing was sent.
         :raises FluxRefusedError: if the gateway refuses.
@@ -137,6 +141,8 @@ class FluxHook(BaseHook):
             webhook=webhook,
             webhook_events_filter=webhook_events_filter,
             cancel_after=cancel_after,
+            # An answer that is held back for longer than it is waited for would leave the create in doubt.
+            wait=None if wait is None else min(wait, self.access.read_timeout / 2),
         )
         until = _deadline(deadline)
         sent_at = time.time()
@@ -159,6 +165,7 @@ class FluxHook(BaseHook):
                 webhook_events_filter=webhook_events_filter,
                 validate_input=False,
                 cancel_after=cancel_after,
+                wait=wait,
                 deadline=deadline,
             )
         raise self.submission_unknown(model, sent_at, failure)
@@ -285,6 +292,16 @@ class FluxHook(BaseHook):
             return float(limit["hard_limit_usd"]) - float(used["total_usage"]) / 100
         except (KeyError, TypeError, ValueError):
             raise self._malformed("balance") from None
+
+    def price_list(self) -> Prices:
+        """Return what the gateway says its models cost, in USD (CometAPI only; the first page of its public list).
+
+        :raises FluxConnectionError: if the gateway has no such list.
+        """
+        try:
+            return read_price_list(self._read(self.access.gateway.preset.price_list_path, "prices"))
+        except ValueError:
+            raise self._malformed("prices") from None
 
     def test_connection(self) -> tuple[bool, str]:
         """Check the connection free of charge: no request that this makes can create a prediction.

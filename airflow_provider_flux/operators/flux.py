@@ -18,6 +18,8 @@ from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
     FluxInputError,
     FluxKilledError,
+    FluxOutputError,
+    FluxOutputNotStoredError,
     FluxStillRunningError,
     TaskDeferralTimeout,
 )
@@ -34,6 +36,7 @@ from airflow_provider_flux.waiting import (
     default_wait_before_defer,
     defer_until_ended,
     ended_status,
+    wait_on_create,
 )
 
 if TYPE_CHECKING:
@@ -156,7 +159,7 @@ class FluxPredictionOperator(BaseOperator):
         """The hook of this task's connection."""
         return FluxHook(self.flux_conn_id)
 
-    @property
+    @cached_property
     def _storage(self) -> Storage | None:
         return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
 
@@ -171,7 +174,8 @@ class FluxPredictionOperator(BaseOperator):
         publish_start(context, prediction, self.hook.access, model=self.model, input=self._whole_input())
         if not self.wait_for_completion:
             return prediction.id
-        if prediction.status.is_terminal and prediction.outputs:
+        # A success without output is not believed yet.
+        if prediction.outputs if prediction.status is PredictionStatus.SUCCEEDED else prediction.status.is_terminal:
             return self._settle(context, prediction)
         pending = PendingPrediction(
             prediction_id=prediction.id,
@@ -213,6 +217,11 @@ class FluxPredictionOperator(BaseOperator):
                 return self._settle(context, self._give_up(context, prediction_id))
             except FluxDeadlineError as late:
                 raise late from error
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the stored files as OpenLineage tells of them (its provider calls this); None if there are none."""
+        stored = self._storage
+        return None if stored is None else stored.lineage(self.hook.access.gateway.preset.name, self.model)
 
     def on_kill(self) -> None:
         """Cancel the prediction, unless it has ended."""
@@ -261,6 +270,7 @@ class FluxPredictionOperator(BaseOperator):
             validate_input=False,
             on_unknown_submission=self.on_unknown_submission,
             cancel_after=deadline - time.time() + CANCEL_AFTER_MARGIN if waits else None,
+            wait=wait_on_create(self.model) if self.wait_for_completion else None,
             deadline=deadline,
         )
         self.log.info("Prediction %s of %s was made", prediction.id, self.model)
@@ -318,14 +328,19 @@ class FluxPredictionOperator(BaseOperator):
             # Clearing a task cancels its prediction, maybe just after the new try has gone on with it.
             self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
             return self.execute(context)
-        return settle(
-            context,
-            prediction,
-            self.hook.access,
-            model=self.model,
-            input=self._whole_input(),
-            storage=self._storage,
-        )
+        try:
+            return settle(
+                context,
+                prediction,
+                self.hook.access,
+                model=self.model,
+                input=self._whole_input(),
+                storage=self._storage,
+            )
+        except FluxOutputNotStoredError as error:
+            if SubmissionRecords.of_task(context, durable=self.durable).are_kept:
+                raise
+            raise FluxOutputError(f"{error} Not retried: without a record, a retry would pay for another.") from error
 
     def _end_of_short_wait(self, pending: PendingPrediction) -> float:
         wait = self.wait_before_defer

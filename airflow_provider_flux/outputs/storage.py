@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.wire import JSON
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_flux.access import GatewayAccess
     from airflow_provider_flux.outputs.storing import StoredPicture
 
 
-@dataclass(frozen=True, slots=True)
+PATIENCE = 600.0
+"""Seconds for which a worker tries to fetch files. A retry of the task goes on while they live."""
+
+
+@dataclass(slots=True)
 class Storage:
-    """Where the pictures of a task go.
+    """Where the pictures of a task go, and what has been stored.
 
     :param output_path: the folder, anything ``ObjectStoragePath`` takes.
     :param sidecar: write a JSON file with the facts next to them.
     :param outlets: the task's outlets, which get an asset event for what is stored.
+    :param pictures: what has been stored.
     """
 
     output_path: str
     sidecar: bool
     outlets: Sequence[Any]
+    pictures: list[StoredPicture] = field(default_factory=list)
 
     def check(self) -> None:
         """Check that pictures could be stored there, before they are paid for.
@@ -70,17 +79,23 @@ class Storage:
             prediction_id=prediction.id,
         )
         facts = describe(prediction, gateway=access.gateway.preset.name, model=model, input=input)
-        pictures = store_outputs(
+        self.pictures = store_outputs(
             prediction.outputs,
             stem,
             prediction_id=prediction.id,
             rules=FetchRules(allow_private=access.allow_private_outputs),
-            expires_at=expires_at(prediction),
+            expires_at=min(expires_at(prediction) or math.inf, time.time() + PATIENCE),
             sidecar=facts if self.sidecar else None,
         )
         told = ("prediction_id", "gateway", "model", "prompt", "seed")
-        record_asset_events(context, self.outlets, pictures, {name: facts[name] for name in told})
-        return pictures
+        record_asset_events(context, self.outlets, self.pictures, {name: facts[name] for name in told})
+        return self.pictures
+
+    def lineage(self, gateway: str, model: str) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage is told of the files."""
+        from airflow_provider_flux.lineage import operator_lineage
+
+        return operator_lineage(self.pictures, gateway=gateway, model=model)
 
 
 def storage_of(output_path: str | None, *, sidecar: bool, outlets: Sequence[Any]) -> Storage | None:

@@ -77,7 +77,7 @@ def check_output_path(output_path: str) -> None:
                 # Amazon's file system goes on without a connection that it cannot find.
                 BaseHook.get_connection(path.conn_id)
             _ = path.fs
-        elif not Path(path.path).is_absolute():
+        elif not path.protocol and not Path(output_path).is_absolute():
             raise ValueError("a relative path means another folder on every worker")  # noqa: TRY301
     except Exception as error:
         raise FluxInputError(

@@ -21,6 +21,9 @@ GATEWAY_PREFIX = "/replicate/v1"
 SHORTEST_CANCEL_AFTER = 5
 """Seconds (Replicate's prediction deadlines)."""
 
+LONGEST_WAIT = 60
+"""Seconds (Replicate's OpenAPI file)."""
+
 REQUESTS_PER_MINUTE = 30_000
 """Our own choice for gateways that publish no limit, to be corrected by their 429s.
 
@@ -40,11 +43,14 @@ class Preset:
     :param prefix: path under which the predictions are.
     :param lists_predictions: whether past predictions can be listed.
     :param status_is_exact: whether the status is never behind the output.
+    :param waits_on_create: whether it holds the answer to a create back until the prediction has ended, when asked to
+        with ``Prefer: wait``.
     :param ends_predictions: whether it ends a prediction by itself when asked to with ``Cancel-After``.
     :param identity_path: a free request that needs the key, for the test button; empty where none is known.
     :param balance_path: a free request that tells what may be spent in all; empty where none is known.
     :param usage_path: a free request that tells what has been spent of it; empty where none is known.
     :param models_path: a free request that lists the models on offer; empty where none is known.
+    :param price_list_path: a free request that tells what models cost; empty where none is known.
     :param prediction_page: page of one prediction for people, with ``{id}``; empty where none is known.
     :param requests_per_minute: how many requests one connection sends in a minute at most.
     :param creates_per_minute: the same for creates, where they have a limit of their own; None if they share the other.
@@ -56,11 +62,13 @@ class Preset:
     prefix: str = GATEWAY_PREFIX
     lists_predictions: bool = False
     status_is_exact: bool = False
+    waits_on_create: bool = False
     ends_predictions: bool = False
     identity_path: str = ""
     balance_path: str = ""
     usage_path: str = ""
     models_path: str = ""
+    price_list_path: str = ""
     prediction_page: str = ""
     requests_per_minute: float = REQUESTS_PER_MINUTE
     creates_per_minute: float | None = None
@@ -84,6 +92,7 @@ PRESETS: Mapping[str, Preset] = {
             origin="https://api.cometapi.com",
             identity_path="/v1/models",
             models_path="/v1/models",
+            price_list_path="/api/models",
         ),
         Preset(
             "replicate",
@@ -92,6 +101,7 @@ PRESETS: Mapping[str, Preset] = {
             prefix="/v1",
             lists_predictions=True,
             status_is_exact=True,
+            waits_on_create=True,
             ends_predictions=True,
             identity_path="/v1/account",
             prediction_page="https://replicate.com/p/{id}",
@@ -111,11 +121,13 @@ class Gateway:
     :param preset: what is known of it.
     :param origin: scheme, host and port: the only place the key is ever sent to.
     :param prefix: path under which the predictions are.
+    :param waits_on_create: the preset's, unless the connection says otherwise.
     """
 
     preset: Preset
     origin: str
     prefix: str
+    waits_on_create: bool
 
     def create(
         self,
@@ -125,6 +137,7 @@ class Gateway:
         webhook: str | None = None,
         webhook_events_filter: Sequence[str] | None = None,
         cancel_after: float | None = None,
+        wait: float | None = None,
     ) -> Request:
         """Build the request that makes, and bills, one prediction.
 
@@ -133,8 +146,12 @@ class Gateway:
         :param webhook: URL that the gateway is asked to call.
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
         :param cancel_after: seconds after which the service ends the prediction by itself, where it can.
+        :param wait: seconds for which the answer may be held back until the prediction has ended, where that is known
+            to work.
         """
         headers = {}
+        if wait is not None and self.waits_on_create and wait >= 1:
+            headers["Prefer"] = f"wait={min(LONGEST_WAIT, int(wait))}"
         if cancel_after is not None and self.preset.ends_predictions:
             headers["Cancel-After"] = f"{max(SHORTEST_CANCEL_AFTER, round(cancel_after))}s"
         body: dict[str, JSON] = {"input": dict(input)}
@@ -176,7 +193,9 @@ class Gateway:
         return f"{self.prefix}/predictions/{quote(prediction_id, safe='')}"
 
 
-def choose_gateway(host: str, *, preset_name: str = "", prefix: str = "", allow_http: bool = False) -> Gateway:
+def choose_gateway(
+    host: str, *, preset_name: str = "", prefix: str = "", allow_http: bool = False, waits_on_create: bool | None = None
+) -> Gateway:
     """Read a connection's host and options as a gateway.
 
     :param host: an origin such as ``https://api.deerapi.com``, with or without the scheme, optionally with a
@@ -184,6 +203,7 @@ def choose_gateway(host: str, *, preset_name: str = "", prefix: str = "", allow_
     :param preset_name: name of a preset; without it the host decides.
     :param prefix: path under which the predictions are, where it differs from the preset's.
     :param allow_http: permit plain http to a host that is not this machine.
+    :param waits_on_create: whether it honours ``Prefer: wait``; as the preset says if not given.
     :raises ValueError: if the host cannot be used, saying what to change.
     """
     if preset_name and preset_name not in PRESETS:
@@ -201,7 +221,8 @@ def choose_gateway(host: str, *, preset_name: str = "", prefix: str = "", allow_
     origin = f"{scheme}://{netloc}"
     preset = PRESETS[preset_name] if preset_name else _preset_of(origin)
     chosen_prefix = "/" + (prefix or path or preset.prefix).strip("/")
-    return Gateway(preset, origin, chosen_prefix.rstrip("/"))
+    waits = preset.waits_on_create if waits_on_create is None else waits_on_create
+    return Gateway(preset, origin, chosen_prefix.rstrip("/"), waits)
 
 
 def origin_of(url: str) -> str:

@@ -108,7 +108,7 @@ class FluxPredictionSensor(BaseSensorOperator):
         """The hook of this task's connection."""
         return FluxHook(self.flux_conn_id)
 
-    @property
+    @cached_property
     def _storage(self) -> Storage | None:
         return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
 
@@ -176,6 +176,11 @@ class FluxPredictionSensor(BaseSensorOperator):
         else:
             prediction = self.hook.get_ended_prediction(pending.prediction_id, status)
         return self._settle_or_time_out(context, prediction)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the stored files as OpenLineage tells of them (its provider calls this); None if there are none."""
+        stored = self._storage
+        return None if stored is None else stored.lineage(self.hook.access.gateway.preset.name, "")
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once. Passing trouble, and a few doubtful answers, count as "not yet"."""

@@ -427,3 +427,19 @@ def test_a_lost_prediction_is_not_mixed_up_with_an_older_one_that_failed(
     found = replicate.create_prediction(SCHNELL, BOAT)
     assert found.id == emulator.predictions[-1].id != old.id
     assert (emulator.posts, emulator.accepted) == (2, 2)
+
+
+def test_cometapi_tells_its_prices(emulator: Emulator, connect: Connect) -> None:
+    connect(emulator.url, gateway="cometapi")
+
+    prices = FluxHook().price_list()
+
+    assert prices["black-forest-labs/flux-schnell"].per_prediction > 0
+    assert emulator.posts == 0
+
+
+def test_a_gateway_without_a_price_list_says_so(emulator: Emulator, connect: Connect) -> None:
+    connect(emulator.url, gateway="deerapi")
+
+    with pytest.raises(FluxConnectionError, match="prices"):
+        FluxHook().price_list()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
+from airflow_provider_flux.outputs import storage
+from airflow_provider_flux.outputs.storing import StoredPicture
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 from tests.conftest import Connect
 from tests.on_airflow.runs import FinishedRun, run
@@ -123,3 +126,27 @@ def test_outlets_get_asset_events_for_what_was_stored(tmp_path: Path) -> None:
     assert events[path]["prompt"] == BOAT["prompt"]
     assert events[path]["sha256"] == finished.xcom("make", "flux_result")["stored"][0]["sha256"]
     assert [entry["uri"] for entry in events["file:///catalogue"]["pictures"]] == [path]
+
+
+def test_what_cannot_be_stored_is_not_paid_for_again_where_no_record_is_kept(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PATIENCE", 0.5)
+    emulator.add_fault("500", on="file", times=None)
+
+    finished = make(tmp_path, durable=False, retries=2, retry_delay=timedelta(seconds=0))
+
+    assert finished.state == "failed"
+    assert finished.tries("make") == 1
+    assert emulator.posts == 1
+
+
+def test_openlineage_is_told_of_the_stored_files(tmp_path: Path) -> None:
+    task = FluxPredictionOperator(task_id="make", model=SCHNELL, input=BOAT, output_path=str(tmp_path), **WAITS)
+    task._storage.pictures.append(  # type: ignore[union-attr]
+        StoredPicture(f"{tmp_path}/a_0.png", "", "0" * 64, 10, 8, 8, "png")
+    )
+
+    lineage = task.get_openlineage_facets_on_complete(None)
+
+    assert [dataset.name for dataset in lineage.outputs] == [f"{tmp_path}/a_0.png"]

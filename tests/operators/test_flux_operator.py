@@ -21,6 +21,7 @@ from airflow_provider_flux.exceptions import (
     FluxInputError,
     FluxOutputError,
     FluxOutputExpiredError,
+    FluxPredictionRejectedError,
     FluxRefusedError,
     FluxStillRunningError,
     FluxSubmissionUnknownError,
@@ -179,6 +180,10 @@ class TestResume:
     """A task that the triggerer hands back goes on to the end on its worker."""
 
     OPTIONS: dict[str, Any] = {"wait_for_completion": True, "deferrable": True, "wait_before_defer": 0}
+
+    @pytest.fixture(autouse=True)
+    def long_runs(self, emulator: Emulator) -> None:
+        emulator.settings(run_time=1.0)
 
     def event(self, xcoms: RecordedXComs, status: str, **changes: Any) -> dict[str, Any]:
         trigger = defer(operator(**self.OPTIONS), xcoms).trigger
@@ -409,3 +414,57 @@ def test_the_operator_maps_over_inputs_when_the_dag_is_parsed() -> None:
     with DAG("mapping"):
         mapped = FluxPredictionOperator.partial(task_id="make", model=SCHNELL).expand(input=[BOAT, BOAT])
     assert mapped.operator_class is FluxPredictionOperator
+
+
+class TestACreateThatIsHeldBack:
+    """`Prefer: wait`, where the gateway is known to honour it."""
+
+    def preferences(self, emulator: Emulator) -> list[str | None]:
+        return [request.prefer for request in emulator.requests if request.kind == "create"]
+
+    def test_a_quick_model_on_replicate_needs_no_poll_at_all(
+        self, emulator: Emulator, connect: Connect, xcoms: RecordedXComs
+    ) -> None:
+        connect(emulator.url, gateway="replicate")
+
+        assert len(execute(operator(wait_for_completion=True), xcoms)) == 1
+        assert (emulator.posts, emulator.accepted, emulator.gets) == (1, 1, 0)
+
+    def test_a_failure_within_the_create_is_told_without_a_poll(
+        self, emulator: Emulator, connect: Connect, xcoms: RecordedXComs
+    ) -> None:
+        connect(emulator.url, gateway="replicate")
+        emulator.add_outcome("E005")
+
+        with pytest.raises(FluxPredictionRejectedError):
+            execute(operator(wait_for_completion=True), xcoms)
+        assert (emulator.posts, emulator.gets) == (1, 0)
+
+    @pytest.mark.parametrize(
+        ("extra", "options"),
+        [
+            ({"gateway": "replicate"}, {"model": PRO, "wait_for_completion": True}),
+            ({"gateway": "replicate"}, {"wait_for_completion": False}),
+            ({"gateway": "replicate", "prefer_wait": False}, {"wait_for_completion": True}),
+            ({"gateway": "deerapi"}, {"wait_for_completion": True}),
+        ],
+        ids=["slow model", "not waiting", "switched off", "gateway"],
+    )
+    def test_it_is_not_asked_for_where_it_is_no_use_or_unknown(
+        self, emulator: Emulator, connect: Connect, extra: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        connect(emulator.url, **extra)
+
+        execute(operator(**options), RecordedXComs())
+
+        assert self.preferences(emulator) == [None]
+
+    def test_a_gateway_is_asked_for_it_where_the_connection_says_so(
+        self, emulator: Emulator, connect: Connect, xcoms: RecordedXComs
+    ) -> None:
+        connect(emulator.url, gateway="deerapi", prefer_wait=True, read_timeout=5)
+
+        execute(operator(wait_for_completion=True), xcoms)
+
+        assert self.preferences(emulator) == ["wait=2"]
+        assert emulator.posts == 1

@@ -1,4 +1,4 @@
-"""A proxy that only notes who asked it for what."""
+"""A server with one answer to everything."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import socket
 import threading
 
 
-class NotingProxy:
-    """Notes the first line of each request and refuses it."""
+class OneAnswerServer:
+    """Notes the first line of each request, and gives the same answer to all.
 
-    def __init__(self) -> None:
+    :param answer: from the status line to the end of the body, after which the connection is closed.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
         self.asked: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(0.1)
@@ -20,7 +24,7 @@ class NotingProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
-    def __enter__(self) -> NotingProxy:
+    def __enter__(self) -> OneAnswerServer:
         self._thread.start()
         return self
 
@@ -38,4 +42,4 @@ class NotingProxy:
             with connection:
                 connection.settimeout(5)
                 self.asked.append(connection.recv(65536).decode("latin-1").partition("\r\n")[0])
-                connection.sendall(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                connection.sendall(self._answer)

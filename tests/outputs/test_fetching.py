@@ -18,7 +18,8 @@ from airflow_provider_flux.outputs.fetching import LONGEST_PAUSE, LOOKS, REDIREC
 from airflow_provider_flux.outputs.pictures import recognise
 from tests.certificates import make_certificates
 from tests.outputs.conftest import KEY, Gateway
-from tests.outputs.servers import NotingProxy
+from tests.outputs.drawings import drawn
+from tests.outputs.servers import OneAnswerServer
 
 HERE = FetchRules(allow_private=True)
 PUBLIC_ONLY = FetchRules()
@@ -106,6 +107,18 @@ def test_a_picture_that_ends_early_is_refused_though_no_length_was_announced(gat
     with pytest.raises(FluxOutputNotStoredError, match="ends too early"):
         get(url)
     assert gateway.file_requests == [200] * TRIES
+
+
+def test_a_body_shorter_than_announced_is_refused_even_if_a_whole_picture_came(get):
+    content = drawn()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content) + 100}\r\n\r\n".encode()
+    with (
+        OneAnswerServer(head + content) as server,
+        pytest.raises(FluxOutputNotStoredError, match="before the file was"),
+    ):
+        get(f"{server.url}/out-0.png", expires_at=time.time())
+    with OneAnswerServer(head + content + bytes(100)) as server:
+        assert get(f"{server.url}/out-0.png").size == len(content) + 100
 
 
 def test_without_a_known_end_the_tries_are_counted(gateway: Gateway, get, pauses):
@@ -276,7 +289,7 @@ def test_an_untrusted_certificate_is_refused(tls_gateway, get, monkeypatch):
 
 
 def test_a_proxy_may_be_private_and_is_asked_for_public_hosts_only(get, monkeypatch):
-    with NotingProxy() as proxy:
+    with OneAnswerServer(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n") as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -285,7 +298,7 @@ def test_a_proxy_may_be_private_and_is_asked_for_public_hosts_only(get, monkeypa
         for url in ("https://169.254.169.254/x", "https://localhost/x", "https://2852039166/x", f"http://{NAME}/x"):
             with pytest.raises(FluxOutputError):
                 get(url, PUBLIC_ONLY)
-    assert proxy.asked == [f"CONNECT {NAME}:443 HTTP/1.1"]
+    assert [line.rpartition(" ")[0] for line in proxy.asked] == [f"CONNECT {NAME}:443"]
 
 
 def test_an_error_shows_no_signature(gateway: Gateway, get):
