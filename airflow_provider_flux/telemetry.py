@@ -20,15 +20,20 @@ Neither names a prompt, a URL or a key.
 from __future__ import annotations
 
 import functools
+import math
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.wire import Answer, Purpose, Reply, Request
+
+GAUGE_INTERVAL = 1.0
+"""Seconds."""
 
 _COUNTED_AS = {
     PredictionStatus.SUCCEEDED: "flux.predictions.succeeded",
@@ -97,38 +102,48 @@ def note_seen(gateway: Gateway, prediction: Prediction, model: str, *, waited: f
     _stats().timing("flux.predictions.delay", timedelta(seconds=max(0.0, waited - ran)), tags=tags)
 
 
-_pending = 0
-_pending_lock = threading.Lock()
+class _Pending:
+    """How many predictions this process waits for. Told when it changes, but hardly more than once a second."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._told_at = -math.inf
+
+    def change(self, by: int) -> None:
+        """Count one more or one less."""
+        with self._lock:
+            self._count += by
+            count, now = self._count, time.monotonic()
+            if count > 1 and now - self._told_at < GAUGE_INTERVAL:
+                return
+            self._told_at = now
+        _stats().gauge("flux.predictions.pending", count)
+
+
+_pending = _Pending()
 
 
 @contextmanager
 def waiting_for(prediction_id: str, model: str) -> Iterator[None]:
     """Count a prediction as pending, in a span of its own, for as long as something waits for it."""
-    _change_pending(+1)
+    _pending.change(+1)
     try:
         with span("flux.wait", prediction_id=prediction_id, model=model):
             yield
     finally:
-        _change_pending(-1)
+        _pending.change(-1)
 
 
-@contextmanager
-def span(name: str, **attributes: str) -> Iterator[None]:
-    """Open a span under that of the task or the trigger; costs next to nothing where tracing is off."""
+def span(name: str, **attributes: str) -> AbstractContextManager[object]:
+    """Open a span under that of the task or the trigger, where somebody collects spans."""
     from opentelemetry import trace
 
-    with trace.get_tracer(__name__).start_as_current_span(
-        name, attributes={f"flux.{key}": value for key, value in attributes.items()}
-    ):
-        yield
-
-
-def _change_pending(by: int) -> None:
-    global _pending  # noqa: PLW0603 (a gauge of the process)
-    with _pending_lock:
-        _pending += by
-        pending = _pending
-    _stats().gauge("flux.predictions.pending", pending)
+    # Spans that nobody collects cost as much as a poll.
+    if isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
+        return nullcontext()
+    named = {f"flux.{key}": value for key, value in attributes.items()}
+    return trace.get_tracer(__name__).start_as_current_span(name, attributes=named)
 
 
 def _count(name: str, gateway: Gateway) -> None:

@@ -54,7 +54,7 @@ class PendingPrediction:
 
     def event(self, status: str) -> dict[str, Any]:
         """Return the event with which the triggerer hands the task back."""
-        return {"status": status, **asdict(self)}
+        return {"status": status, **{name: getattr(self, name) for name in self.__slots__}}
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> PendingPrediction:

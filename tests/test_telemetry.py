@@ -146,7 +146,7 @@ def test_submission_and_wait_have_spans_that_name_the_prediction_and_no_prompt(m
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
 
     make_and_wait()
 

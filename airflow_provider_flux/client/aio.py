@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
 import weakref
@@ -87,11 +88,7 @@ async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: R
             f"{access.gateway.origin}{request.path}",
             json=request.body,
             headers={"Accept": "application/json", **request.headers, **access.headers},
-            timeout=aiohttp.ClientTimeout(
-                total=min(limit, access.request_limit),
-                sock_connect=access.connect_timeout,
-                sock_read=access.read_timeout,
-            ),
+            timeout=_timeout(min(limit, access.request_limit), access.connect_timeout, access.read_timeout),
             allow_redirects=False,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
@@ -105,6 +102,11 @@ async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: R
     except aiohttp.ClientError as error:
         what = f"the connection ended before the answer was whole ({type(error).__name__})"
         return TransportFailure(Delivery.IN_DOUBT, what)
+
+
+@functools.lru_cache(maxsize=16)
+def _timeout(total: float, connect: float, read: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total, sock_connect=connect, sock_read=read)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -196,9 +198,10 @@ class SharedSession:
 
     async def open(self, access: GatewayAccess) -> Sessions:
         """Return the session, opened by whoever comes first."""
-        async with self._opening:
-            if self._session is None:
-                self._session = await _open_session(access)
+        if self._session is None:
+            async with self._opening:
+                if self._session is None:
+                    self._session = await _open_session(access)
         return self._session
 
     async def close(self) -> None:

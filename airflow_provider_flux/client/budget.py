@@ -55,6 +55,8 @@ class _Clock:
     def at(self, now: float) -> float:
         """Return what it shows at a time."""
         elapsed = max(0.0, now - self.starts)
+        if self.speed == 1.0:
+            return self.reading + elapsed
         catching_up = min(elapsed, self._catches_up_after)
         gained = self.speed * _DOUBLING * (math.pow(2.0, catching_up / RECOVERY) - 1.0)
         return self.reading + gained + elapsed - catching_up

@@ -287,6 +287,8 @@ def _seconds(value: JSON) -> float | None:
     Fractions of 3, 6, 8 and 9 digits were recorded, which Python 3.10's ``fromisoformat`` refuses; a task
     envelope gives Unix seconds.
     """
+    if value is None:
+        return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _sensible(value)
     match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None

@@ -52,7 +52,7 @@ class PollSchedule:
     def __init__(
         self, profile: RunTimeProfile, *, interval: float | None = None, chance: Chance = random.random
     ) -> None:
-        self._plan = _plan(profile.rounded())
+        self._profile = profile
         self._interval = interval
         self._chance = chance
 
@@ -62,7 +62,7 @@ class PollSchedule:
         :param waited: seconds since the prediction was made. A trigger that begins again after a restart has waited
             for long: it polls soon, since the prediction may have ended while nobody looked.
         """
-        return self._bounded(self._plan.poll_after(0.0) - max(waited, 0.0))
+        return self._interval or self._bounded(self._plan.poll_after(0.0) - max(waited, 0.0))
 
     def next_wait(self, waited: float) -> float:
         """Return the seconds until the next poll of a prediction that was just seen running.
@@ -70,11 +70,13 @@ class PollSchedule:
         :param waited: seconds since the prediction was made.
         """
         since = max(waited, 0.0)
-        return self._bounded(self._plan.poll_after(since) - since)
+        return self._interval or self._bounded(self._plan.poll_after(since) - since)
+
+    @functools.cached_property
+    def _plan(self) -> _Plan:
+        return _plan(self._profile.rounded())
 
     def _bounded(self, wait: float) -> float:
-        if self._interval is not None:
-            return self._interval
         jitter = 1.0 + JITTER * (2.0 * self._chance() - 1.0)
         return min(max(wait * jitter, SHORTEST_INTERVAL), LONGEST_INTERVAL)
 

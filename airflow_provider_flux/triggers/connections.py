@@ -28,8 +28,9 @@ class _LookUp:
     def serves(self, now: float, refused: GatewayAccess | None) -> bool:
         if not self.access.done():
             return True
-        failed = self.access.cancelled() or self.access.exception() is not None
-        return not failed and now - self.made_at < FRESH_FOR and self.access.result() != refused
+        if now - self.made_at > FRESH_FOR or self.access.cancelled() or self.access.exception() is not None:
+            return False
+        return refused is None or self.access.result() != refused
 
 
 _look_ups: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _LookUp]] = weakref.WeakKeyDictionary()
@@ -47,6 +48,8 @@ async def look_up(
     known = of_loop.get(conn_id)
     if known is None or not known.serves(clock(), refused):
         known = of_loop[conn_id] = _LookUp(clock(), asyncio.ensure_future(_look_up(conn_id)))
+    if known.access.done():
+        return known.access.result()
     # Shielded, since others wait for it as well.
     return await asyncio.shield(known.access)
 

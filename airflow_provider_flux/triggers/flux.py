@@ -56,6 +56,8 @@ async def _in_own_thread(work: Callable[[], T]) -> T:
 
 def _prepare() -> ModuleType:
     set_up_in_triggerer()
+    # One logger for all of them: Airflow knows from its own context which trigger logs.
+    FluxPredictionTrigger.logger()
     return importlib.import_module(CLIENT)
 
 
