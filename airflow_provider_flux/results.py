@@ -118,6 +118,27 @@ def xcoms_of_success(prediction: Prediction, access: GatewayAccess, *, model: st
     return {RESULT_KEY: result, OUTPUT_URL_KEY: urls[0], RETURN_VALUE_KEY: urls}
 
 
+def push_xcoms(task_instance: Any, xcoms: Mapping[str, JSON]) -> None:
+    """Push XComs of a task from the triggerer, one call to Airflow's supervisor each.
+
+    Not in the event that ends the task: Airflow stores those encoded twice, so that a downstream task gets text in
+    place of a list, and cannot be mapped over them (3.1 to 3.3: models/trigger.py, models/xcom.py).
+    """
+    from airflow.sdk.execution_time.xcom import XCom
+
+    for key, value in xcoms.items():
+        XCom.set(
+            key,
+            value,
+            dag_id=task_instance.dag_id,
+            task_id=task_instance.task_id,
+            run_id=task_instance.run_id,
+            map_index=task_instance.map_index,
+            # What a mapped task downstream is expanded by.
+            _mapped_length=len(value) if key == RETURN_VALUE_KEY else None,
+        )
+
+
 def describe(
     prediction: Prediction,
     access: GatewayAccess,

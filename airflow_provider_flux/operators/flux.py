@@ -294,6 +294,10 @@ class FluxPredictionOperator(BaseOperator):
             whole["prompt"] = self.prompt
         return whole
 
+    def _input_of(self, prediction: Prediction) -> dict[str, Any]:
+        """Return what the prediction was made of."""
+        return self._whole_input()
+
     def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool, may_defer: bool) -> Any:
         """Wait on the worker: for a while before deferring, else to the deadline."""
         prediction = self.hook.wait_for_prediction(
@@ -334,7 +338,7 @@ class FluxPredictionOperator(BaseOperator):
                 prediction,
                 self.hook.access,
                 model=self.model,
-                input=self._whole_input(),
+                input=self._input_of(prediction),
                 storage=self._storage,
             )
         except FluxOutputNotStoredError as error:

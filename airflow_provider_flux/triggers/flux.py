@@ -22,7 +22,7 @@ from airflow_provider_flux.exceptions import FluxConnectionError
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.verdicts import Reason
-from airflow_provider_flux.results import RETURN_VALUE_KEY, xcoms_of_success
+from airflow_provider_flux.results import RETURN_VALUE_KEY, push_xcoms, xcoms_of_success
 from airflow_provider_flux.telemetry import note_seen, set_up_in_triggerer, waiting_for
 from airflow_provider_flux.triggers.connections import look_up
 from airflow_provider_flux.waiting import CANNOT_TELL, TIMED_OUT, PendingPrediction
@@ -128,22 +128,30 @@ class FluxPredictionTrigger(BaseTrigger):
         if isinstance(outcome, str):
             yield self._resume(outcome)
         else:
-            yield self._end_task(outcome) or self._resume(outcome.status.value)
+            ended = await self._end_task(outcome)
+            yield TaskSuccessEvent() if ended else self._resume(outcome.status.value)
 
     def _resume(self, status: str) -> TriggerEvent:
         return TriggerEvent(self.pending.event(status))
 
-    def _end_task(self, prediction: Prediction) -> TriggerEvent | None:
+    async def _end_task(self, prediction: Prediction) -> bool:
+        """Push what the task would have pushed, so that it can end here; tell whether it can."""
         # `dag.test()` hands triggers no task instance, and takes any event for the word to resume (Airflow 3.1 to 3.3).
         if not self.end_task or self.task_instance is None or self._access is None:
-            return None
+            return False
         xcoms = xcoms_of_success(prediction, self._access, model=self.pending.model)
         if xcoms is None:
-            return None
+            return False
         if not self.push_return_value:
             del xcoms[RETURN_VALUE_KEY]
+        task_instance = self.task_instance
+        try:
+            await _in_own_thread(lambda: push_xcoms(task_instance, xcoms))
+        except Exception:
+            self.log.exception("Prediction %s: its XComs cannot be pushed from here; a worker will", prediction.id)
+            return False
         self.log.info("Prediction %s: the task ends here, with %d files", prediction.id, len(prediction.outputs))
-        return TaskSuccessEvent(xcoms=xcoms)
+        return True
 
     async def _wait(self) -> Prediction | str:
         """Return the prediction that has ended; the status of an event if it has not been seen to end."""

@@ -111,6 +111,23 @@ def test_the_key_is_sent_to_no_other_origin(quickstart: QuickstartRun) -> None:
     assert quickstart.emulator.state()["counters"]["foreign_requests_with_authorization"] == 0
 
 
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_a_sensor_that_succeeds_ends_in_the_triggerer(quickstart: QuickstartRun, sensor: str) -> None:
+    log = quickstart.airflow.api.logs(DAG_ID, quickstart.run_id, sensor)
+
+    assert "the task ends here" in log
+    assert log.count("Prediction %s: waiting for it in the triggerer" % xcom(quickstart, sensor, "prediction_id")) == 1
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_the_url_of_a_picture_is_in_no_log_of_airflow(quickstart: QuickstartRun, sensor: str) -> None:
+    (url,) = xcom(quickstart, sensor)
+    own_logs = [*quickstart.airflow.task_logs.glob(f"**/task_id={sensor}/*"), *quickstart.airflow.logs.glob("*")]
+
+    assert any(xcom(quickstart, sensor, "prediction_id") in log.read_text() for log in own_logs)
+    assert [log.name for log in own_logs if url in log.read_text()] == []
+
+
 def test_the_key_is_in_no_log_and_not_in_the_database(quickstart: QuickstartRun) -> None:
     prediction_id = xcom(quickstart, "make_lantern").encode()
     files = list(_everything_written(quickstart))

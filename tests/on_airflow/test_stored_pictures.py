@@ -41,6 +41,7 @@ def make(folder: Path, **options: Any) -> FinishedRun:
 
 
 def test_a_task_stores_its_pictures_and_returns_their_paths(emulator: Emulator, tmp_path: Path) -> None:
+    """pictures to store (`output_path`)"""
     finished = make(tmp_path, input={**BOAT, "num_outputs": 2}, output_sidecar=True)
 
     assert finished.state == "success"

@@ -98,6 +98,7 @@ async def test_a_gateway_that_limits_sees_hardly_more_requests_than_one_that_doe
 
 
 async def test_a_429_to_one_trigger_holds_back_all_others_of_the_connection(emulator: Emulator) -> None:
+    """429, whoever meets it"""
     """GET: 429, 5xx, timeouts, resets, HTML"""
     ids = await made(20)
     emulator.add_fault("429_header", on="get", times=1, retry_after=1.0)
