@@ -5,7 +5,7 @@ READY := .venv/.ready
 COMPILE := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck test-deployment test-packaging test-kills nightly test-chaos test-mutations test-distributed test-matrix requirements clean
+.PHONY: help setup demo test lint typecheck test-deployment test-browser screenshots ui-vendor test-packaging test-kills nightly test-chaos test-mutations test-distributed test-matrix benchmarks requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
 	@$(BIN)/python -u scripts/demo.py
 
 test: lint typecheck ## lint, types and the fast tests
-	$(BIN)/pytest -q -m "not deployment and not packaging and not kills and not chaos and not distributed"
+	$(BIN)/pytest -q -m "not browser and not deployment and not packaging and not kills and not chaos and not distributed"
 
 lint: setup ## ruff
 	$(BIN)/ruff check
@@ -31,6 +31,19 @@ typecheck: setup ## mypy
 
 test-deployment: setup ## tests in a real Airflow deployment
 	$(BIN)/pytest -v -m deployment
+
+test-browser: setup ## the UI of a real Airflow in Chromium (Debian: apt-get install chromium)
+	$(BIN)/pytest -v -m browser
+
+screenshots: setup ## the same, and take docs/screenshots/ anew
+	FLUX_SCREENSHOTS=1 $(BIN)/pytest -v -m browser tests/browser/test_ui.py
+
+CHART_JS := 4.6.1
+VENDOR := airflow_provider_flux/plugin/static/vendor
+ui-vendor: ## fetch the chart library of the UI again (needs npm)
+	cd $(VENDOR) && npm pack --silent chart.js@$(CHART_JS) && tar -xzf chart.js-$(CHART_JS).tgz
+	cd $(VENDOR) && mv package/dist/chart.umd.min.js . && mv package/LICENSE.md chart.LICENSE.md
+	cd $(VENDOR) && rm -r package chart.js-$(CHART_JS).tgz && sha256sum -c SHA256
 
 test-packaging: setup ## build the wheel and try it in a clean environment
 	$(BIN)/pytest -v -m packaging
@@ -51,6 +64,9 @@ nightly: test-kills test-chaos test-distributed test-mutations ## the slow suite
 
 test-matrix: setup ## smoke tests on every supported Airflow with every Python found
 	@$(BIN)/python -u scripts/test_matrix.py
+
+benchmarks: setup ## measure this package beside its peers: tables, benchmarks/results, docs/*.png
+	@$(BIN)/python -u benchmarks/run.py
 
 # The dates are when each release was new: a later index holds packages that break the older ones.
 requirements: setup ## compile requirements-dev.txt and constraints/ again

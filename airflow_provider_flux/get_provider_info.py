@@ -106,6 +106,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.sensors.flux"]}],
         "triggers": [{"integration-name": "FLUX", "python-modules": ["airflow_provider_flux.triggers.flux"]}],
+        "task-decorators": [
+            {"name": "flux", "class-name": "airflow_provider_flux.decorators.flux_task"},
+            {"name": "flux_batch", "class-name": "airflow_provider_flux.decorators.flux_batch_task"},
+        ],
         "extra-links": [
             "airflow_provider_flux.links.FluxPredictionLink",
             "airflow_provider_flux.links.FluxPicturesLink",

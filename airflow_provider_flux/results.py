@@ -90,8 +90,8 @@ def settle(
     context["ti"].xcom_push(RESULT_KEY, describe(prediction, access, model=model, input=sent))
     if prediction.status is not PredictionStatus.SUCCEEDED:
         note_end(access.gateway, prediction, model)
-        raise _ending_error(prediction)
-    _check_outputs(prediction, may_be_inline=storage is not None)
+        raise ending_error(prediction)
+    check_outputs(prediction, may_be_inline=storage is not None)
     pictures = [] if storage is None else storage.store(context, prediction, access, model=model, input=sent)
     note_end(access.gateway, prediction, model)
     if pictures:
@@ -167,10 +167,10 @@ def describe(
         "error": shorten(prediction.error) if prediction.error else None,
         "retry_helps": can_pass(prediction.error or "") if failed else None,
         "metrics": dict(prediction.metrics),
-        "created_at": _iso(prediction.created_at),
-        "started_at": _iso(prediction.started_at),
-        "completed_at": _iso(prediction.completed_at),
-        "expires_at": _iso(expires_at(prediction)),
+        "created_at": iso(prediction.created_at),
+        "started_at": iso(prediction.started_at),
+        "completed_at": iso(prediction.completed_at),
+        "expires_at": iso(expires_at(prediction)),
     }
 
 
@@ -208,7 +208,8 @@ def expires_at(prediction: Prediction) -> float | None:
     return prediction.completed_at + (LIFE_AT_REPLICATE if at_replicate else SHORTEST_LIFE)
 
 
-def _ending_error(prediction: Prediction) -> FluxPredictionError:
+def ending_error(prediction: Prediction) -> FluxPredictionError:
+    """Return the error of a prediction that has ended without success."""
     if prediction.status is not PredictionStatus.FAILED:
         how = "was aborted before it began" if prediction.status is PredictionStatus.ABORTED else "was canceled"
         return FluxPredictionCanceledError(f"Prediction {prediction.id} {how}; it has no picture.", prediction.id)
@@ -221,9 +222,15 @@ def _ending_error(prediction: Prediction) -> FluxPredictionError:
     return FluxPredictionRejectedError(f"{message}. {advice}", prediction.id)
 
 
-def _check_outputs(prediction: Prediction, *, may_be_inline: bool) -> None:
+def check_outputs(prediction: Prediction, *, may_be_inline: bool) -> None:
+    """Check that a success has something to hand on.
+
+    :param may_be_inline: whether a picture inside the answer itself will do.
+    :raises FluxOutputExpiredError: if it has been deleted since.
+    :raises FluxOutputError: if there is nothing that can be used.
+    """
     if not prediction.outputs:
-        ended = _iso(prediction.completed_at) or "an unknown time"
+        ended = iso(prediction.completed_at) or "an unknown time"
         if prediction.data_removed:
             raise FluxOutputExpiredError(
                 f"Prediction {prediction.id} succeeded at {ended}, but its output has been deleted since: Replicate "
@@ -250,7 +257,8 @@ def _is_inline(output: str) -> bool:
     return output[:5].lower() == "data:"
 
 
-def _iso(seconds: float | None) -> str | None:
+def iso(seconds: float | None) -> str | None:
+    """Return a time since the epoch as people and other programs read it, in UTC."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")

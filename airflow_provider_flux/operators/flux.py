@@ -24,7 +24,7 @@ from airflow_provider_flux.exceptions import (
     TaskDeferralTimeout,
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
-from airflow_provider_flux.links import FluxPredictionLink
+from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
 from airflow_provider_flux.outputs.storage import Storage, storage_of
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.results import publish_start, published_id, settle
@@ -95,7 +95,7 @@ class FluxPredictionOperator(BaseOperator):
         "output_path",
     )
     template_fields_renderers = {"input": "json"}
-    operator_extra_links = (FluxPredictionLink(),)
+    operator_extra_links = (FluxPredictionLink(), FluxPicturesLink())
     ui_color = "#efe6fb"
 
     def __init__(

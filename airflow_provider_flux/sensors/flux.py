@@ -20,7 +20,7 @@ from airflow_provider_flux.exceptions import (
     FluxRefusedError,
 )
 from airflow_provider_flux.hooks.flux import FluxHook
-from airflow_provider_flux.links import FluxPredictionLink
+from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
 from airflow_provider_flux.outputs.storage import Storage, storage_of
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
 from airflow_provider_flux.results import publish_id, settle
@@ -73,7 +73,7 @@ class FluxPredictionSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("prediction_id", "flux_conn_id", "output_path")
-    operator_extra_links = (FluxPredictionLink(),)
+    operator_extra_links = (FluxPredictionLink(), FluxPicturesLink())
     ui_color = "#e6f1fb"
 
     def __init__(

@@ -14,7 +14,8 @@ import pytest
 from airflow_provider_flux import __version__
 from airflow_provider_flux.get_provider_info import get_provider_info
 from airflow_provider_flux.hooks.flux import FluxHook
-from airflow_provider_flux.links import FluxPredictionLink
+from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
+from airflow_provider_flux.operators.batch import FluxBatchOperator
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 
@@ -79,13 +80,15 @@ def test_every_option_of_the_connection_form_is_one_that_the_connection_understa
         assert f"``{option}``" in documented
 
 
-def test_operator_and_sensor_carry_the_link() -> None:
+def test_operators_and_sensor_carry_the_links() -> None:
     for operator in (FluxPredictionOperator, FluxPredictionSensor):
-        assert [type(link) for link in operator.operator_extra_links] == [FluxPredictionLink]
+        assert [type(link) for link in operator.operator_extra_links] == [FluxPredictionLink, FluxPicturesLink]
+    assert [type(link) for link in FluxBatchOperator.operator_extra_links] == [FluxPicturesLink]
 
 
 def test_parsing_a_dag_loads_no_http_library() -> None:
-    modules = ", ".join(f"airflow_provider_flux.{kind}.flux" for kind in ("operators", "sensors", "triggers", "hooks"))
+    names = ("operators.flux", "operators.batch", "sensors.flux", "triggers.flux", "hooks.flux", "plugin")
+    modules = ", ".join(f"airflow_provider_flux.{name}" for name in names)
     code = (
         f"import airflow.sdk, sys; before = set(sys.modules); import {modules}; "
         "print(sorted({'requests', 'aiohttp', 'PIL'} & (set(sys.modules) - before)))"

@@ -25,6 +25,10 @@ class FinishedRun:
     def state(self) -> str:
         return str(getattr(self._dag_run.state, "value", self._dag_run.state))
 
+    @property
+    def run_id(self) -> str:
+        return str(self._dag_run.run_id)
+
     def states(self, task_id: str) -> list[str]:
         """Return the states of a task's instances, by map index."""
         instances = [ti for ti in self._dag_run.get_task_instances() if ti.task_id == task_id]
