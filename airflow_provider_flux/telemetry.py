@@ -23,10 +23,11 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
+
+from opentelemetry import trace
 
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
@@ -34,6 +35,9 @@ from airflow_provider_flux.protocol.wire import Answer, Purpose, Reply, Request
 
 GAUGE_INTERVAL = 1.0
 """Seconds."""
+
+_COLLECT_NOTHING = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+_NO_SPAN: AbstractContextManager[object] = nullcontext()
 
 _COUNTED_AS = {
     PredictionStatus.SUCCEEDED: "flux.predictions.succeeded",
@@ -124,24 +128,29 @@ class _Pending:
 _pending = _Pending()
 
 
-@contextmanager
-def waiting_for(prediction_id: str, model: str) -> Iterator[None]:
-    """Count a prediction as pending, in a span of its own, for as long as something waits for it."""
-    _pending.change(+1)
-    try:
-        with span("flux.wait", prediction_id=prediction_id, model=model):
-            yield
-    finally:
+class waiting_for:  # noqa: N801 (used like a function)
+    """Count a prediction as pending, in a span of its own, for as long as something waits for it.
+
+    A class, since a generator would cost a trigger more than all the rest of this module.
+    """
+
+    def __init__(self, prediction_id: str, model: str) -> None:
+        self._span = span("flux.wait", prediction_id=prediction_id, model=model)
+
+    def __enter__(self) -> None:
+        _pending.change(+1)
+        self._span.__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
         _pending.change(-1)
+        self._span.__exit__(*raised)
 
 
 def span(name: str, **attributes: str) -> AbstractContextManager[object]:
     """Open a span under that of the task or the trigger, where somebody collects spans."""
-    from opentelemetry import trace
-
     # Spans that nobody collects cost as much as a poll.
-    if isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
-        return nullcontext()
+    if isinstance(trace.get_tracer_provider(), _COLLECT_NOTHING):
+        return _NO_SPAN
     named = {f"flux.{key}": value for key, value in attributes.items()}
     return trace.get_tracer(__name__).start_as_current_span(name, attributes=named)
 

@@ -197,14 +197,15 @@ def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Predicti
     result = payload.get("result")
     sample = result.get("sample") if isinstance(result, Mapping) else None
     output = payload.get("output", sample)
+    outputs = _outputs(output)
     moderated = word if word.lower().endswith("moderated") else None
     return Prediction(
         id=asked_for or prediction_id,
         status=_status(word),
         status_word=word,
         model=_text(payload.get("model")),
-        outputs=_outputs(output),
-        odd_output=_odd_output(output),
+        outputs=outputs,
+        odd_output="" if outputs or not output else _shown(output)[:200],
         error=_joined(moderated, _error_text(payload.get("error"))),
         input=_mapping(payload.get("input")),
         metrics=_mapping(payload.get("metrics")),
@@ -234,6 +235,8 @@ def _error_text(value: JSON) -> str | None:
 
 def _joined(*texts: str | None) -> str | None:
     """Keep every text: any of them may be the one that says why a new attempt is useless."""
+    if not any(texts):
+        return None
     return ": ".join(dict.fromkeys(text for text in texts if text)) or None
 
 
@@ -243,6 +246,8 @@ def _mapping(value: JSON) -> Mapping[str, JSON]:
 
 def _outputs(value: JSON) -> tuple[str, ...]:
     """Read a string, a list, or nothing as one list: 9 of the 11 FLUX models answer with a bare string."""
+    if value is None:
+        return ()
     values = value if isinstance(value, list) else [value]
     return tuple(item for item in values if _url(item) is not None)
 
@@ -255,13 +260,6 @@ _REPR.maxdict = _REPR.maxlist = 10
 def _shown(value: JSON) -> str:
     """Write out a value of any size in a few words."""
     return value[:TEXT_LIMIT] if isinstance(value, str) else _REPR.repr(value)[:TEXT_LIMIT]
-
-
-def _odd_output(value: JSON) -> str:
-    """Return what an output holds that is not read, so that an error can show it."""
-    if not value or _outputs(value):
-        return ""
-    return _shown(value)[:200]
 
 
 def _page(urls: JSON) -> str:
