@@ -19,6 +19,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_p
 
 from airflow_provider_flux.access import GatewayAccess
 from airflow_provider_flux.client.budget import budget_of
+from airflow_provider_flux.client.pages import Lists, Sender
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send
 from airflow_provider_flux.protocol.wire import (
     BODY_LIMIT,
@@ -39,18 +40,26 @@ POOL_SIZE = 32
 
 async def run(flow: Flow[T], access: GatewayAccess) -> T:
     """Run a flow to its end over the shared session and return its result."""
-    async with shared_session(access) as (sessions, places):
-        try:
-            effect = next(flow)
-            while True:
-                if isinstance(effect, Send):
-                    effect = flow.send(await _send_in_turn(sessions, places, access, effect))
-                else:
-                    await asyncio.sleep(effect.seconds)
-                    effect = next(flow)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+    async with shared_session(access) as (sessions, shared):
+        send = functools.partial(_send_in_turn, sessions, shared.places, access)
+        if not access.gateway.preset.lists_predictions:
+            return await _drive(flow, send)
+        async with shared.lists.asking(access, send) as asking:
+            return await _drive(flow, asking)
+
+
+async def _drive(flow: Flow[T], send: Sender) -> T:
+    try:
+        effect = next(flow)
+        while True:
+            if isinstance(effect, Send):
+                effect = flow.send(await send(effect))
+            else:
+                await asyncio.sleep(effect.seconds)
+                effect = next(flow)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 async def _send_in_turn(sessions: Sessions, places: Places, access: GatewayAccess, effect: Send) -> Reply:
@@ -193,6 +202,7 @@ class SharedSession:
     def __init__(self) -> None:
         self.users = 0
         self.places = Places(POOL_SIZE)
+        self.lists = Lists()
         self._opening = asyncio.Lock()
         self._session: Sessions | None = None
 
@@ -221,8 +231,8 @@ _sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopSessions] =
 
 
 @asynccontextmanager
-async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[Sessions, Places]]:
-    """Lend the session of this event loop and origin, and its places; the last user closes it.
+async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[Sessions, SharedSession]]:
+    """Lend the session of this event loop and origin, and what its users share; the last user closes it.
 
     The key is no part of it: it goes with each request, so that connections with other keys share it too.
     """
@@ -234,7 +244,7 @@ async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[Sessions,
     # Counted before the first wait, so that whoever is canceled from here on is counted out again.
     shared.users += 1
     try:
-        yield await shared.open(access), shared.places
+        yield await shared.open(access), shared
     finally:
         shared.users -= 1
         if shared.users == 0:
