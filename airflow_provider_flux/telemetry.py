@@ -10,7 +10,7 @@ Metric                          Kind    Meaning; its tags
 ``flux.predictions.run_time``   timing  from creation to end, by the gateway's clock; ``gateway``, ``model``
 ``flux.predictions.delay``      timing  from the end of a prediction to the poll that saw it; ``gateway``, ``model``
 ``flux.predictions.pending``    gauge   predictions that this process waits for
-``flux.polls``                  counter questions after one prediction; ``gateway``
+``flux.polls``                  counter requests for one prediction; ``gateway``
 ``flux.rate_limited``           counter answers with HTTP status 429; ``gateway``
 =============================== ======= ================================================================
 

@@ -96,6 +96,7 @@ def ends(emulator: Emulator, ids: list[str]) -> list[tuple[str, str]]:
 
 
 async def test_many_take_less_than_one_request_each_however_often_they_are_polled(emulator: Emulator) -> None:
+    """many predictions pending on Replicate"""
     ids = await stuck(emulator, COUNT)
     waiting = waiting_for(ids)
     await until(lambda: lists(emulator) >= 20)
