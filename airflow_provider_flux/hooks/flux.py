@@ -384,7 +384,7 @@ class FluxHook(BaseHook):
             if prediction.created_at is None or prediction.created_at < sent_at - CLOCK_SKEW:
                 break
             same = prediction.model == model and dict(prediction.input) == dict(input)
-            if same and not _ended_in_vain_before(prediction, sent_at):
+            if same and not ended_in_vain_before(prediction, sent_at):
                 alike.append(prediction)
         return alike
 
@@ -421,7 +421,8 @@ def _knows_no_prediction(failure: Failure) -> bool:
 _NO_SUCH_PAGE = {"not found", "404 page not found", "404 not found", "404: not found", "(no text)"}
 
 
-def _ended_in_vain_before(prediction: Prediction, moment: float) -> bool:
+def ended_in_vain_before(prediction: Prediction, moment: float) -> bool:
+    """Tell whether a prediction had ended without success by a time, so that no create after it has made it."""
     ended = prediction.completed_at is not None and prediction.completed_at < moment
     return ended and prediction.status is not PredictionStatus.SUCCEEDED
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from http.cookiejar import DefaultCookiePolicy
+from types import TracebackType
+from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
 import requests
@@ -105,42 +107,103 @@ class _Trouble(Exception):
         self.retry_after = retry_after
 
 
-def fetch(
-    url: str,
-    into: Path,
-    *,
-    about: str,
-    rules: FetchRules,
-    expires_at: float | None = None,
-    sleep: Callable[[float], object] = time.sleep,
-) -> Fetched:
-    """Fetch a picture, again and again if need be. Never makes a prediction, and never sends a key.
+class Fetcher:
+    """Fetches pictures over connections that it keeps from one to the next. For one thread at a time.
 
-    :param into: the file that is written. It holds a whole picture only if this returns.
-    :param about: what the picture is, for messages.
-    :param expires_at: when to stop trying, in seconds since the epoch: the earlier of the URL's end and the caller's
-        own. At least one try is made. Without it there are :data:`TRIES`.
-    :raises FluxOutputExpiredError: if the host says that there is no such file any more.
-    :raises FluxOutputError: if what is there can never be stored: no picture, too large, or at a forbidden address.
-    :raises FluxOutputNotStoredError: if it could not be fetched in time; the file may still be there.
+    It never makes a prediction, and never sends a key, a cookie or what a .netrc holds.
     """
-    attempt = doubts = 0
-    told = ""
-    while True:
-        attempt += 1
+
+    def __init__(self, rules: FetchRules, *, sleep: Callable[[float], object] = time.sleep) -> None:
+        self._rules = rules
+        self._sleep = sleep
+        self._session = requests.Session()
+        self._session.auth = _NoKey()
+        # Pictures are compressed already, and what is packed can unpack to anything.
+        self._session.headers.update({"Accept": "image/*", "Accept-Encoding": "identity"})
+        self._environments: dict[str, Mapping[str, Any]] = {}
+        # What one picture's host sets is nothing that the next one needs.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, CheckedAdapter(allow_private=rules.allow_private))
+
+    def __enter__(self) -> Fetcher:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def fetch(self, url: str, into: BinaryIO, *, about: str, expires_at: float | None = None) -> Fetched:
+        """Fetch a picture, again and again if need be.
+
+        :param into: a new file, open to be written and read. It holds a whole picture only if this returns.
+        :param about: what the picture is, for messages.
+        :param expires_at: when to stop trying, in seconds since the epoch: the earlier of the URL's end and the
+            caller's own. At least one try is made. Without it there are :data:`TRIES`.
+        :raises FluxOutputExpiredError: if the host says that there is no such file any more.
+        :raises FluxOutputError: if what is there can never be stored: no picture, too large, or at a forbidden address.
+        :raises FluxOutputNotStoredError: if it could not be fetched in time; the file may still be there.
+        """
+        attempt = doubts = 0
+        told = ""
+        while True:
+            attempt += 1
+            try:
+                return self._try_once(url, into)
+            except _Trouble as trouble:
+                doubts = doubts + 1 if trouble.looks is not None else 0
+                pause = min(max(schedule.backoff(attempt), trouble.retry_after), LONGEST_PAUSE)
+                believed = trouble.looks is not None and doubts >= trouble.looks
+                too_late = attempt >= TRIES if expires_at is None else time.time() + pause > expires_at
+                if believed or too_late:
+                    raise trouble.error(_explain(url, about, trouble, attempt)) from trouble
+                if str(trouble) != told:
+                    told = str(trouble)
+                    _log.warning("%s cannot be fetched yet and is tried again: %s", about, told)
+            self._sleep(pause)
+
+    def _try_once(self, url: str, into: BinaryIO) -> Fetched:
+        ends_at = time.monotonic() + self._rules.total_timeout
         try:
-            return _try_once(url, into, rules)
-        except _Trouble as trouble:
-            doubts = doubts + 1 if trouble.looks is not None else 0
-            pause = min(max(schedule.backoff(attempt), trouble.retry_after), LONGEST_PAUSE)
-            believed = trouble.looks is not None and doubts >= trouble.looks
-            too_late = attempt >= TRIES if expires_at is None else time.time() + pause > expires_at
-            if believed or too_late:
-                raise trouble.error(_explain(url, about, trouble, attempt)) from trouble
-            if str(trouble) != told:
-                told = str(trouble)
-                _log.warning("%s cannot be fetched yet and is tried again: %s", about, told)
-        sleep(pause)
+            with closing(self._follow(url)) as response:
+                _check_status(response)
+                return _write(response, into, self._rules, ends_at)
+        except ForbiddenOriginError as error:
+            raise _Trouble(f"the URL must not be fetched, because {error}", FluxOutputError, looks=1) from error
+        except (requests.RequestException, HTTPError) as error:
+            # Not its own words: they hold the whole URL, and with it what signs it.
+            raise _Trouble(f"the connection failed ({type(error).__name__})") from None
+        except OSError as error:
+            raise _Trouble(f"it could not be written ({error})") from error
+
+    def _follow(self, url: str) -> requests.Response:
+        """Get a URL, checking each redirect's target before it is followed."""
+        for _ in range(REDIRECTS + 1):
+            check_url(url, allow_private=self._rules.allow_private)
+            response = self._session.send(
+                self._session.prepare_request(requests.Request("GET", url)),
+                timeout=(self._rules.connect_timeout, self._rules.read_timeout),
+                allow_redirects=False,
+                **self._environment_for(url),
+            )
+            target = self._session.get_redirect_target(response)
+            if target is None:
+                return response
+            response.close()
+            url = requote_uri(urljoin(url, target))
+        raise _Trouble(f"it was redirected more than {REDIRECTS} times", FluxOutputError, looks=LOOKS)
+
+    def _environment_for(self, url: str) -> Mapping[str, Any]:
+        """Return the proxies and authorities that the environment has for a host. Finding them out is slow."""
+        origin = "/".join(url.split("/", 3)[:3])
+        if origin not in self._environments:
+            self._environments[origin] = self._session.merge_environment_settings(
+                url, {}, stream=True, verify=None, cert=None
+            )
+        return self._environments[origin]
 
 
 def _explain(url: str, about: str, trouble: _Trouble, attempts: int) -> str:
@@ -156,46 +219,6 @@ _ADVICE: dict[type[FluxError], str] = {
     FluxOutputError: "Fetching it again would not help.",
     FluxOutputNotStoredError: "It was paid for and may still be there: a retry can fetch it, as long as it lives.",
 }
-
-
-def _try_once(url: str, into: Path, rules: FetchRules) -> Fetched:
-    ends_at = time.monotonic() + rules.total_timeout
-    try:
-        with requests.Session() as session:
-            session.auth = _NoKey()
-            for scheme in ("https://", "http://"):
-                session.mount(scheme, CheckedAdapter(allow_private=rules.allow_private))
-            with closing(_follow(session, url, rules)) as response:
-                _check_status(response)
-                sha256, size = _write(response, into, rules, ends_at)
-    except ForbiddenOriginError as error:
-        raise _Trouble(f"the URL must not be fetched, because {error}", FluxOutputError, looks=1) from error
-    except (requests.RequestException, HTTPError) as error:
-        # Not its own words: they hold the whole URL, and with it what signs it.
-        raise _Trouble(f"the connection failed ({type(error).__name__})") from None
-    except OSError as error:
-        raise _Trouble(f"it could not be written to the worker's disk ({error})") from error
-    return Fetched(_recognise(into), sha256, size)
-
-
-def _follow(session: requests.Session, url: str, rules: FetchRules) -> requests.Response:
-    """Get a URL, checking each redirect's target before it is followed."""
-    for _ in range(REDIRECTS + 1):
-        check_url(url, allow_private=rules.allow_private)
-        response = session.get(
-            url,
-            # Pictures are compressed already, and what is packed can unpack to anything.
-            headers={"Accept": "image/*", "Accept-Encoding": "identity"},
-            timeout=(rules.connect_timeout, rules.read_timeout),
-            allow_redirects=False,
-            stream=True,
-        )
-        target = session.get_redirect_target(response)
-        if target is None:
-            return response
-        response.close()
-        url = requote_uri(urljoin(url, target))
-    raise _Trouble(f"it was redirected more than {REDIRECTS} times", FluxOutputError, looks=LOOKS)
 
 
 def _check_status(response: requests.Response) -> None:
@@ -217,18 +240,21 @@ def _retry_after(response: requests.Response) -> float:
         return 0.0
 
 
-def _write(response: requests.Response, into: Path, rules: FetchRules, ends_at: float) -> tuple[str, int]:
+def _write(response: requests.Response, into: BinaryIO, rules: FetchRules, ends_at: float) -> Fetched:
     announced = response.headers.get("Content-Length", "")
     if announced.isdigit():
         _check_size(int(announced), rules)
     digest, size = hashlib.sha256(), 0
-    with into.open("wb") as file:
-        for chunk in _chunks(response, ends_at):
-            size += len(chunk)
-            _check_size(size, rules)
-            digest.update(chunk)
-            file.write(chunk)
-    return digest.hexdigest(), size
+    if into.tell():
+        # What an earlier try has left.
+        into.seek(0)
+        into.truncate()
+    for chunk in _chunks(response, ends_at):
+        size += len(chunk)
+        _check_size(size, rules)
+        digest.update(chunk)
+        into.write(chunk)
+    return Fetched(_recognise(into), digest.hexdigest(), size)
 
 
 def _check_size(size: int, rules: FetchRules) -> None:
@@ -248,10 +274,9 @@ def _chunks(response: requests.Response, ends_at: float) -> Iterator[bytes]:
         raise _Trouble(f"the connection ended before the file was whole ({type(error).__name__})") from error
 
 
-def _recognise(path: Path) -> Picture:
+def _recognise(file: BinaryIO) -> Picture:
     try:
-        with path.open("rb") as file:
-            return recognise(file)
+        return recognise(file)
     except TruncatedPictureError as error:
         raise _Trouble(str(error)) from error
     except NotAPictureError as error:

@@ -1,7 +1,7 @@
 """Storing a prediction's pictures, whole or not at all.
 
-Each output goes to a local file first, is checked there, and then is put to its place in one piece. It is not streamed
-to its place: when a stream breaks, s3fs makes an object of what there is all the same.
+Each output goes to a file under another name first, is checked there, and then is put to its place in one piece. It is
+not streamed to its place: when a stream breaks, s3fs makes an object of what there is all the same.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from airflow_provider_flux.exceptions import FluxInputError, FluxOutputError, FluxOutputNotStoredError
 from airflow_provider_flux.outputs import inline
-from airflow_provider_flux.outputs.fetching import Fetched, FetchRules, fetch
+from airflow_provider_flux.outputs.fetching import Fetched, Fetcher, FetchRules
 from airflow_provider_flux.outputs.pictures import (
     MEDIA_TYPES,
     NotAPictureError,
@@ -27,9 +28,6 @@ from airflow_provider_flux.outputs.pictures import (
     recognise,
 )
 from airflow_provider_flux.protocol.wire import JSON
-
-if TYPE_CHECKING:
-    from airflow.sdk import ObjectStoragePath
 
 _LOCAL = ("", "file", "local")
 """Protocols of this machine. Its files are reached directly: on Airflow 3.1, a path without a scheme has no ``fs``."""
@@ -86,6 +84,74 @@ def check_output_path(output_path: str) -> None:
         ) from error
 
 
+class PictureStore:
+    """Fetches and stores pictures. For one thread at a time.
+
+    Its connections serve one prediction after the other.
+    """
+
+    def __init__(self, rules: FetchRules | None = None) -> None:
+        self._rules = rules or FetchRules()
+        self._fetcher = Fetcher(self._rules)
+
+    def __enter__(self) -> PictureStore:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._fetcher.close()
+
+    def store(
+        self,
+        outputs: Sequence[str],
+        stem: str,
+        *,
+        prediction_id: str,
+        expires_at: float | None = None,
+        sidecar: Mapping[str, JSON] | None = None,
+    ) -> list[StoredPicture]:
+        """Fetch and store all pictures of a prediction that succeeded.
+
+        They become ``{stem}_0.png``, ``{stem}_1.png`` and so on, with the extension that their bytes ask for. What is
+        there already is overwritten, and nothing is ever half written under its name.
+
+        :param outputs: URLs and ``data:`` URIs.
+        :param stem: beginning of the paths, anything ``ObjectStoragePath`` takes; see
+            :func:`airflow_provider_flux.outputs.naming.task_stem`.
+        :param prediction_id: whose outputs they are, for messages.
+        :param expires_at: when to stop trying to fetch, in seconds since the epoch; see
+            :meth:`airflow_provider_flux.outputs.fetching.Fetcher.fetch`.
+        :param sidecar: facts to write to ``{stem}.json`` with the pictures; see
+            :func:`airflow_provider_flux.outputs.sidecar.describe`. It is written last, so that it vouches for them.
+        :raises FluxOutputExpiredError: if a file is gone.
+        :raises FluxOutputError: if an output can never be stored.
+        :raises FluxOutputNotStoredError: if one could not be fetched or stored this time.
+        """
+        stored = [
+            self._store_one(output, f"{stem}_{number}", f"Picture {number} of prediction {prediction_id}", expires_at)
+            for number, output in enumerate(outputs)
+        ]
+        if sidecar is not None:
+            _store_sidecar(stem, sidecar, stored, f"The record of prediction {prediction_id}")
+        return stored
+
+    def _store_one(self, output: str, stem: str, about: str, expires_at: float | None) -> StoredPicture:
+        is_inline = inline.is_inline(output)
+        with _Landing(stem, about) as landing:
+            if is_inline:
+                fetched = _unpack(output, landing.file, about, self._rules)
+            else:
+                fetched = self._fetcher.fetch(output, landing.file, about=about, expires_at=expires_at)
+            picture = fetched.picture
+            path = f"{stem}.{picture.format}"
+            landing.put(path, MEDIA_TYPES[picture.format])
+        url = "" if is_inline else output
+        return StoredPicture(path, url, fetched.sha256, fetched.size, picture.width, picture.height, picture.format)
+
+
 def store_outputs(
     outputs: Sequence[str],
     stem: str,
@@ -95,43 +161,9 @@ def store_outputs(
     expires_at: float | None = None,
     sidecar: Mapping[str, JSON] | None = None,
 ) -> list[StoredPicture]:
-    """Fetch and store all pictures of a prediction that succeeded.
-
-    They become ``{stem}_0.png``, ``{stem}_1.png`` and so on, with the extension that their bytes ask for. What is there
-    already is overwritten, and nothing is ever half written under its name. May be called from many threads.
-
-    :param outputs: URLs and ``data:`` URIs.
-    :param stem: beginning of the paths, anything ``ObjectStoragePath`` takes; see
-        :func:`airflow_provider_flux.outputs.naming.task_stem`.
-    :param prediction_id: whose outputs they are, for messages.
-    :param expires_at: when to stop trying to fetch, in seconds since the epoch; see
-        :func:`airflow_provider_flux.outputs.fetching.fetch`.
-    :param sidecar: facts to write to ``{stem}.json`` with the pictures; see
-        :func:`airflow_provider_flux.outputs.sidecar.describe`. It is written last, so that it vouches for the pictures.
-    :raises FluxOutputExpiredError: if a file is gone.
-    :raises FluxOutputError: if an output can never be stored.
-    :raises FluxOutputNotStoredError: if one could not be fetched or stored this time.
-    """
-    rules = rules or FetchRules()
-    stored = []
-    for number, output in enumerate(outputs):
-        about = f"Picture {number} of prediction {prediction_id}"
-        with tempfile.TemporaryDirectory(prefix="flux-") as folder:
-            file = Path(folder) / "picture"
-            if inline.is_inline(output):
-                fetched = _unpack(output, file, about, rules)
-            else:
-                fetched = fetch(output, file, about=about, rules=rules, expires_at=expires_at)
-            picture = fetched.picture
-            path = f"{stem}_{number}.{picture.format}"
-            _put(file, path, about, MEDIA_TYPES[picture.format])
-        url = "" if inline.is_inline(output) else output
-        stored.append(
-            StoredPicture(path, url, fetched.sha256, fetched.size, picture.width, picture.height, picture.format)
-        )
-    if sidecar is not None:
-        _store_sidecar(stem, sidecar, stored, f"The record of prediction {prediction_id}")
-    return stored
+    """Fetch and store all pictures of one prediction; see :meth:`PictureStore.store`."""
+    with PictureStore(rules) as store:
+        return store.store(outputs, stem, prediction_id=prediction_id, expires_at=expires_at, sidecar=sidecar)
 
 
 def stored_size(path: str) -> int | None:
@@ -150,14 +182,13 @@ def stored_size(path: str) -> int | None:
     return size
 
 
-def _unpack(output: str, file: Path, about: str, rules: FetchRules) -> Fetched:
+def _unpack(output: str, file: BinaryIO, about: str, rules: FetchRules) -> Fetched:
     try:
         content = inline.decode(output)
         if len(content) > rules.largest_file:
             raise ValueError(f"it is larger than {rules.largest_file} bytes")  # noqa: TRY301
-        file.write_bytes(content)
-        with file.open("rb") as opened:
-            return Fetched(recognise(opened), hashlib.sha256(content).hexdigest(), len(content))
+        file.write(content)
+        return Fetched(recognise(file), hashlib.sha256(content).hexdigest(), len(content))
     except (ValueError, NotAPictureError, TruncatedPictureError) as error:
         raise FluxOutputError(f"{about} came inside the answer and cannot be used: {error}.") from error
 
@@ -168,40 +199,70 @@ def _store_sidecar(stem: str, facts: Mapping[str, JSON], pictures: Sequence[Stor
         entry = picture.as_dict()
         del entry["url"]  # it may be signed, and is dead soon
         listed.append(entry)
-    with tempfile.TemporaryDirectory(prefix="flux-") as folder:
-        file = Path(folder) / "record"
-        file.write_text(json.dumps({**facts, "pictures": listed}, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        _put(file, f"{stem}.json", about, "application/json")
+    record = json.dumps({**facts, "pictures": listed}, indent=2, ensure_ascii=False)
+    with _Landing(stem, about) as landing:
+        landing.file.write(f"{record}\n".encode())
+        landing.put(f"{stem}.json", "application/json")
 
 
-def _put(file: Path, path: str, about: str, media_type: str) -> None:
-    """Put a whole file to its place."""
-    from airflow.sdk import ObjectStoragePath
+class _Landing:
+    """A new file that is put to its place once it is whole, and deleted otherwise.
 
+    For a place on this machine it is in the same folder, since only there a rename is one step.
+
+    :param stem: beginning of the path of its place.
+    :param about: what it holds, for messages.
+    """
+
+    def __init__(self, stem: str, about: str) -> None:
+        from airflow.sdk import ObjectStoragePath
+
+        self._about = about
+        with self._storing(stem):
+            place = ObjectStoragePath(stem)
+            self._is_local = place.protocol in _LOCAL
+            folder = Path(place.path).parent if self._is_local else Path(tempfile.gettempdir())
+            self._path = folder / f".{uuid4().hex}.part"
+            self.file: BinaryIO = _create(self._path)
+
+    def __enter__(self) -> _Landing:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.file.close()
+        self._path.unlink(missing_ok=True)
+
+    def put(self, path: str, media_type: str) -> None:
+        """Put the file to its place.
+
+        :raises FluxOutputNotStoredError: if that fails.
+        """
+        from airflow.sdk import ObjectStoragePath
+
+        with self._storing(path):
+            self.file.close()
+            place = ObjectStoragePath(path)
+            if self._is_local:
+                os.replace(self._path, place.path)  # noqa: PTH105 (the name says that it overwrites, on every system)
+            else:
+                argument = _CONTENT_TYPE_ARGUMENTS.get(place.protocol)
+                options = {argument: media_type} if argument else {}
+                place.fs.put_file(str(self._path), place.path, **options)
+
+    @contextmanager
+    def _storing(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise FluxOutputNotStoredError(
+                f"{self._about} could not be stored as {path}: {type(error).__name__}: {error}. It was paid for and "
+                "may still be there: put the storage right and retry while its URL lives."
+            ) from error
+
+
+def _create(path: Path) -> BinaryIO:
     try:
-        place = ObjectStoragePath(path)
-        if place.protocol in _LOCAL:
-            _put_locally(file, Path(place.path))
-        else:
-            _put_remotely(file, place, media_type)
-    except Exception as error:
-        raise FluxOutputNotStoredError(
-            f"{about} could not be stored as {path}: {type(error).__name__}: {error}. It was paid for and may still be "
-            "there: put the storage right and retry while its URL lives."
-        ) from error
-
-
-def _put_locally(file: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since only there a rename is one step.
-    temporary = place.with_name(f".{uuid4().hex}.part")
-    try:
-        shutil.copyfile(file, temporary)
-        os.replace(temporary, place)  # noqa: PTH105 (the name says that it overwrites, on every system)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _put_remotely(file: Path, place: ObjectStoragePath, media_type: str) -> None:
-    argument = _CONTENT_TYPE_ARGUMENTS.get(place.protocol)
-    place.fs.put_file(str(file), place.path, **({argument: media_type} if argument else {}))
+        return path.open("x+b")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("x+b")

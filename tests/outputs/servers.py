@@ -7,7 +7,7 @@ import threading
 
 
 class OneAnswerServer:
-    """Notes the first line of each request, and gives the same answer to all.
+    """Notes each request, whole and its first line, and gives the same answer to all.
 
     :param answer: from the status line to the end of the body, after which the connection is closed.
     """
@@ -15,6 +15,7 @@ class OneAnswerServer:
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
         self.asked: list[str] = []
+        self.headings: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(0.1)
         self._ended = threading.Event()
@@ -41,5 +42,7 @@ class OneAnswerServer:
                 continue
             with connection:
                 connection.settimeout(5)
-                self.asked.append(connection.recv(65536).decode("latin-1").partition("\r\n")[0])
+                request = connection.recv(65536).decode("latin-1")
+                self.asked.append(request.partition("\r\n")[0])
+                self.headings.append(request)
                 connection.sendall(self._answer)

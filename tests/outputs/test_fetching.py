@@ -14,7 +14,7 @@ from airflow_provider_flux.exceptions import (
     FluxOutputExpiredError,
     FluxOutputNotStoredError,
 )
-from airflow_provider_flux.outputs.fetching import LONGEST_PAUSE, LOOKS, REDIRECTS, TRIES, FetchRules, fetch
+from airflow_provider_flux.outputs.fetching import LONGEST_PAUSE, LOOKS, REDIRECTS, TRIES, Fetcher, FetchRules
 from airflow_provider_flux.outputs.pictures import recognise
 from tests.certificates import make_certificates
 from tests.outputs.conftest import KEY, Gateway
@@ -31,9 +31,8 @@ def get(tmp_path, no_sleep):
     """Fetch into a file of the test's own."""
 
     def get(url, rules=HERE, **options):
-        return fetch(
-            url, tmp_path / "file", about="Picture 0 of prediction abc", rules=rules, sleep=no_sleep, **options
-        )
+        with Fetcher(rules, sleep=no_sleep) as fetcher, (tmp_path / "file").open("w+b") as file:
+            return fetcher.fetch(url, file, about="Picture 0 of prediction abc", **options)
 
     return get
 
@@ -199,7 +198,7 @@ def test_a_body_above_the_limit_is_given_up(gateway: Gateway, get, tmp_path, fau
 def test_a_length_above_the_limit_is_refused_before_the_body_is_read(gateway: Gateway, get, tmp_path):
     with pytest.raises(FluxOutputError, match="larger than 10 bytes"):
         get(gateway.outputs()[0], FetchRules(allow_private=True, largest_file=10))
-    assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file").stat().st_size == 0
 
 
 def test_a_body_that_trickles_for_ever_ends_with_the_total_timeout(gateway: Gateway, get):
@@ -315,5 +314,32 @@ def test_an_error_shows_no_signature(gateway: Gateway, get):
 
 
 def test_a_worker_that_cannot_write_says_so(gateway: Gateway, no_sleep):
-    with pytest.raises(FluxOutputNotStoredError, match="worker's disk"):
-        fetch(gateway.outputs()[0], Path("/proc/nowhere"), about="x", rules=HERE, sleep=no_sleep)
+    with (
+        Fetcher(HERE, sleep=no_sleep) as fetcher,
+        # Every write to it fails as on a full disk.
+        Path("/dev/full").open("r+b", buffering=0) as file,
+        pytest.raises(FluxOutputNotStoredError, match="could not be written"),
+    ):
+        fetcher.fetch(gateway.outputs()[0], file, about="x")
+
+
+def test_one_connection_serves_one_picture_after_the_other(gateway: Gateway, tmp_path):
+    urls = [url for _ in range(4) for url in gateway.outputs()]
+    before = gateway.emulator.counters.connections
+    with Fetcher(HERE) as fetcher:
+        for url in urls:
+            with (tmp_path / "file").open("w+b") as file:
+                fetcher.fetch(url, file, about="x")
+    assert gateway.file_requests == [200] * 4
+    assert gateway.emulator.counters.connections == before + 1
+
+
+def test_a_kept_connection_brings_nothing_that_a_host_has_set(get, tmp_path):
+    content = drawn()
+    head = f"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    with OneAnswerServer(head + content) as server, Fetcher(HERE) as fetcher:
+        for _ in range(2):
+            with (tmp_path / "file").open("w+b") as file:
+                fetcher.fetch(f"{server.url}/out-0.png", file, about="x")
+    assert len(server.asked) == 2
+    assert not any("cookie" in heading.lower() for heading in server.headings)

@@ -1,0 +1,210 @@
+"""One try of a batch, from its table to its manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_flux.batch.control import Control
+from airflow_provider_flux.batch.engine import Engine
+from airflow_provider_flux.batch.ledger import Ledger, read_ledger
+from airflow_provider_flux.batch.making import MakingOptions, Workshop
+from airflow_provider_flux.batch.manifest import read_former, write_manifest
+from airflow_provider_flux.batch.planning import SHOWN, Deciding, Planner
+from airflow_provider_flux.batch.progress import PROGRESS_KEY, Progress
+from airflow_provider_flux.batch.rendering import RowRenderer
+from airflow_provider_flux.batch.rows import Table
+from airflow_provider_flux.batch.state import RowStatus, RowStore
+from airflow_provider_flux.batch.storage import join, list_names
+from airflow_provider_flux.cancellation import KILL_PATIENCE
+from airflow_provider_flux.exceptions import FluxBudgetError
+from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.protocol.wire import Log
+
+LEDGER = ".ledger"
+"""Added to a manifest's name, names the folder of its ledger."""
+
+TICK = 0.5
+"""Seconds between two looks at the engine."""
+
+PUBLISHED_EVERY = 5.0
+"""Seconds between two writes of the figures into Airflow's task state store, which cost a call each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlan:
+    """What is to be made, and where it goes.
+
+    :param manifest_path: of the whole table.
+    :param suffix: added to it for what belongs to this task alone.
+    """
+
+    table: Table
+    renderer: RowRenderer
+    manifest_path: str
+    suffix: str
+    validate_input: bool
+
+
+class BatchRun:
+    """One try.
+
+    :param figures: Airflow's task state store, which gets the figures; None where there is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        hook: FluxHook,
+        plan: BatchPlan,
+        deciding: Deciding,
+        control: Control,
+        options: MakingOptions,
+        figures: Any,
+        log: Log,
+    ) -> None:
+        self._hook = hook
+        self._plan = plan
+        self._deciding = deciding
+        self._control = control
+        self._options = options
+        self._figures = figures
+        self._log = log
+        self._engine: Engine | None = None
+        self._published_at = 0.0
+        self.manifest_path = f"{plan.manifest_path}{plan.suffix}"
+
+    def kill(self) -> None:
+        """End the try soon. Returns at once, so that a signal handler may call it."""
+        self._control.kill()
+        if self._engine is not None:
+            self._engine.kill()
+
+    def run(self) -> dict[str, Any]:
+        """Make all rows that are not made yet, as far as that goes, and write the manifest.
+
+        :return: the totals.
+        :raises FluxError: if nothing could be begun.
+        """
+        with RowStore() as store:
+            names = self._remember(store)
+            self._planner(store).plan(self._plan.table, self._plan.renderer)
+            if self._control.reason is not None:
+                raise self._control.reason
+            self._tell_of_removed(store)
+            ledger = Ledger(self._ledger_folder, names, store, self._log)
+            self._make(store, ledger)
+            totals = self._finish(store)
+            if not self._control.is_killed:
+                ledger.compact(of_run=self._deciding.identity.run)
+            return totals
+
+    def check_result(self, totals: Mapping[str, Any]) -> None:
+        """Raise what the task fails with; nothing if it succeeds.
+
+        :param totals: what :meth:`run` returned.
+        """
+        # Before anything that no try would follow: it would lose the pictures.
+        not_stored = self._control.not_stored_error
+        if not_stored is not None and not self._control.is_killed:
+            raise not_stored from self._control.reason
+        if self._control.reason is not None:
+            raise self._control.reason
+        failed = totals["failed"] + totals["unknown"]
+        if failed and failed == totals["total"]:
+            raise self._control.failure_error(f"all {failed} failed")
+
+    @property
+    def _ledger_folder(self) -> str:
+        return f"{self.manifest_path}{LEDGER}"
+
+    def _remember(self, store: RowStore) -> list[str]:
+        """Take note of what earlier tries and runs have done; return the names of the ledger's segments."""
+        folder, _, name = self._plan.manifest_path.rpartition("/")
+        if self._deciding.incremental:
+            read_former(self._plan.manifest_path, self._plan.suffix, store)
+        for found in list_names(folder):
+            # Those of other parts as well: a row that has moved between parts is not paid for again.
+            other = found.startswith(name) and found.endswith(LEDGER) and join(folder, found) != self._ledger_folder
+            if other:
+                read_ledger(join(folder, found), store)
+        names = read_ledger(self._ledger_folder, store)
+        for pictures in store.picture_folders():
+            store.put_files(join(pictures, file) for file in list_names(pictures))
+        return names
+
+    def _planner(self, store: RowStore) -> Planner:
+        return Planner(
+            self._hook,
+            store,
+            self._deciding,
+            validate_input=self._plan.validate_input,
+            has_budget=self._options.budget_usd is not None,
+            is_stopped=lambda: self._control.is_stopped,
+        )
+
+    def _tell_of_removed(self, store: RowStore) -> None:
+        count, keys = store.removed(SHOWN)
+        if count:
+            self._log.info(
+                "%d rows of the manifest are not in the table any more, such as %s; their pictures are left alone",
+                count,
+                ", ".join(map(repr, keys)),
+            )
+
+    def _make(self, store: RowStore, ledger: Ledger) -> None:
+        progress = Progress(
+            store.counts(),
+            self.manifest_path,
+            spent_usd=store.committed_usd(self._deciding.identity.run),
+            now=time.time(),
+        )
+        self._engine = Engine(
+            Workshop(
+                hook=self._hook,
+                store=store,
+                ledger=ledger,
+                deciding=self._deciding,
+                control=self._control,
+                progress=progress,
+                options=self._options,
+                log=self._log,
+            )
+        )
+        progress.log(self._log, time.time(), at_once=True)
+        self._engine.start()
+        try:
+            while not self._engine.wait(TICK):
+                progress.log(self._log, time.time())
+                self._publish(progress)
+        except BaseException:
+            # Airflow's execution_timeout is raised right here.
+            self._engine.kill()
+            if self._engine.wait(KILL_PATIENCE):
+                self._finish(store)
+            raise
+        progress.log(self._log, time.time(), at_once=True)
+        self._publish(progress, at_once=True)
+
+    def _publish(self, progress: Progress, *, at_once: bool = False) -> None:
+        """Write the figures where a page can read them, if it is time to."""
+        now = time.time()
+        is_due = at_once or now - self._published_at >= PUBLISHED_EVERY
+        if self._figures is None or not is_due or self._control.is_killed:
+            return
+        self._published_at = now
+        try:
+            self._figures.set(PROGRESS_KEY, progress.figures(now))
+        except Exception as error:  # noqa: BLE001 (figures are no reason to leave off what is paid for)
+            self._log.warning("The figures could not be published: %s", error)
+
+    def _finish(self, store: RowStore) -> dict[str, Any]:
+        store.change_all(RowStatus.LOOKED_UP, RowStatus.IN_FLIGHT)
+        if isinstance(self._control.reason, FluxBudgetError):
+            store.change_all(RowStatus.NOT_STARTED, RowStatus.OVER_BUDGET)
+        totals = write_manifest(self.manifest_path, store)
+        removed, _ = store.removed(0)
+        spent = round(store.committed_usd(self._deciding.identity.run), 6)
+        return {**totals, "removed": removed, "spent_usd": spent, "manifest_path": self.manifest_path}

@@ -1,0 +1,356 @@
+"""What is known of every row, in a temporary SQLite file: memory does not grow with the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from airflow_provider_flux.protocol.wire import JSON
+
+CHUNK = 200
+"""Rows that are read at once."""
+
+
+class RowStatus(str, Enum):
+    """How a row stands; the words of the manifest."""
+
+    NOT_STARTED = "not_started"
+    LOOKED_UP = "looked_up"
+    """A create may have made its prediction, which the gateway's list will tell."""
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    KEPT = "kept"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """A create may have made its prediction, and nobody can tell."""
+    OVER_BUDGET = "over_budget"
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the row's pictures are stored."""
+        return self in (RowStatus.SUCCEEDED, RowStatus.KEPT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What the ledger knows of a row. The one with the highest revision counts.
+
+    :param key: the row's identity.
+    :param revision: counts the entries of a row.
+    :param run: the task instance that wrote it.
+    :param generation: changes when a person clears the task.
+    :param try_number: the try that sent the create.
+    :param fingerprint: of what was submitted.
+    :param sent_at: when a create was about to be sent; 0 if none can have made a prediction.
+    :param prediction_id: None as long as nobody knows whether there is a prediction.
+    :param told: whether an error has said so.
+    :param attempts: how many creates the run has sent for the row.
+    :param committed_usd: what they cost: estimates at first, corrected once a prediction has ended.
+    :param outcome: how it ended, as the manifest says it; None while it has not.
+    """
+
+    key: str
+    revision: int
+    run: str
+    generation: int
+    try_number: int
+    fingerprint: str
+    sent_at: float = 0.0
+    prediction_id: str | None = None
+    told: bool = False
+    attempts: int = 0
+    committed_usd: float = 0.0
+    outcome: dict[str, JSON] | None = None
+
+    def as_line(self) -> str:
+        """Return it as one line of JSON."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, separators=(",", ":"))
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> Entry:
+        """Read one line of JSON. Fields that a later version has added are left out."""
+        read = json.loads(line)
+        return cls(**{name: read[name] for name in cls.__slots__ if name in read})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRow:
+    """A row as it would be submitted.
+
+    :param position: its place in the table, from 0.
+    :param fingerprint: stands for gateway, model and input.
+    :param estimate: USD that it will cost; None if that is not known.
+    :param entry: what the ledger knew of it when the task began; the engine keeps the latest.
+    """
+
+    position: int
+    key: str
+    model: str
+    input: dict[str, JSON]
+    fingerprint: str
+    estimate: float | None = None
+    entry: Entry | None = field(default=None, compare=False)
+
+
+class RowStore:
+    """All rows of a batch, on the worker's own disk. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="flux-batch-"))
+        # The file lives no longer than the task, so that nothing is gained by making it durable.
+        self._database = sqlite3.connect(self._folder / "rows.db", check_same_thread=False, isolation_level=None)
+        self._database.executescript(_SCHEMA)
+
+    def __enter__(self) -> RowStore:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._database.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add_key(self, key: str, position: int) -> int | None:
+        """Take note of a key. Return the position of another row that has it, or None."""
+        added = self._database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (key, position)).rowcount
+        if added:
+            return None
+        (earlier,) = self._database.execute("SELECT position FROM keys WHERE key = ?", (key,)).fetchone()
+        return int(earlier)
+
+    def add_row(self, row: PlannedRow, status: RowStatus, outcome: dict[str, JSON] | None = None) -> None:
+        """Add a row, in the table's order."""
+        self._database.execute(
+            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.position,
+                row.key,
+                row.model,
+                json.dumps(row.input, separators=(",", ":")),
+                row.fingerprint,
+                row.estimate,
+                status.value,
+                None if outcome is None else json.dumps(outcome),
+            ),
+        )
+
+    def set_status(self, row: PlannedRow, status: RowStatus, outcome: dict[str, JSON] | None = None) -> None:
+        """Say how a row stands now."""
+        self._database.execute(
+            "UPDATE rows SET status = ?, outcome = ? WHERE position = ?",
+            (status.value, None if outcome is None else json.dumps(outcome), row.position),
+        )
+
+    def change_all(self, before: RowStatus, after: RowStatus) -> int:
+        """Give all rows of one status another, and return how many they are."""
+        return self._database.execute(
+            "UPDATE rows SET status = ? WHERE status = ?", (after.value, before.value)
+        ).rowcount
+
+    def rows(self, status: RowStatus) -> Iterator[PlannedRow]:
+        """Yield the rows of a status in the table's order. Statuses may change meanwhile."""
+        position = -1
+        while True:
+            found = self._database.execute(
+                f"{_SELECT_ROWS} WHERE rows.status = ? AND rows.position > ? ORDER BY rows.position LIMIT ?",
+                (status.value, position, CHUNK),
+            ).fetchall()
+            for fields in found:
+                yield _row(fields)
+            if len(found) < CHUNK:
+                return
+            position = found[-1][0]
+
+    def has(self, status: RowStatus) -> bool:
+        """Tell whether any row has a status."""
+        found = self._database.execute("SELECT 1 FROM rows WHERE status = ? LIMIT 1", (status.value,))
+        return found.fetchone() is not None
+
+    def is_being_made(self, fingerprint: str) -> bool:
+        """Tell whether a create of just this may be under way."""
+        found = self._database.execute(
+            "SELECT 1 FROM rows LEFT JOIN entries USING (key)"
+            " WHERE status = ? AND fingerprint = ? AND prediction_id IS NULL LIMIT 1",
+            (RowStatus.IN_FLIGHT.value, fingerprint),
+        )
+        return found.fetchone() is not None
+
+    def counts(self) -> dict[RowStatus, int]:
+        """Return how many rows have each status."""
+        counted = self._database.execute("SELECT status, COUNT(*) FROM rows GROUP BY status")
+        return {RowStatus(status): int(count) for status, count in counted}
+
+    def results(
+        self, status: RowStatus | None = None
+    ) -> Iterator[tuple[PlannedRow, RowStatus, dict[str, JSON] | None]]:
+        """Yield the rows with how they stand, in the table's order.
+
+        :param status: only those of this status; all if not given.
+        """
+        position = -1
+        while True:
+            found = self._database.execute(
+                f"{_SELECT_ROWS} WHERE rows.position > :position AND (:status IS NULL OR rows.status = :status)"
+                " ORDER BY rows.position LIMIT :chunk",
+                {"position": position, "status": None if status is None else status.value, "chunk": CHUNK},
+            ).fetchall()
+            for fields in found:
+                yield _row(fields), RowStatus(fields[7]), None if fields[8] is None else json.loads(fields[8])
+            if len(found) < CHUNK:
+                return
+            position = found[-1][0]
+
+    def put_entries(self, entries: Iterable[Entry]) -> None:
+        """Take note of what the ledger knows. Entries that are older than what is known are left out."""
+        self._database.execute("BEGIN")
+        self._database.executemany(
+            _PUT_ENTRY,
+            (
+                (
+                    entry.key,
+                    entry.revision,
+                    entry.prediction_id,
+                    entry.run,
+                    entry.committed_usd,
+                    entry.outcome is not None,
+                    entry.as_line(),
+                )
+                for entry in entries
+            ),
+        )
+        self._database.execute("COMMIT")
+
+    def entry(self, key: str) -> Entry | None:
+        """Return what the ledger knows of a row."""
+        found = self._database.execute("SELECT entry FROM entries WHERE key = ?", (key,)).fetchone()
+        return None if found is None else Entry.from_line(found[0])
+
+    def entries(self, *, of_run: str | None = None) -> Iterator[str]:
+        """Yield what the ledger knows, a line of JSON for each row.
+
+        :param of_run: leave out what has ended in any other run.
+        """
+        key = ""
+        while True:
+            found = self._database.execute(
+                "SELECT key, entry FROM entries WHERE key > :key AND (:run IS NULL OR run = :run OR NOT has_ended)"
+                " ORDER BY key LIMIT :chunk",
+                {"key": key, "run": of_run, "chunk": CHUNK},
+            ).fetchall()
+            for _, entry in found:
+                yield entry
+            if len(found) < CHUNK:
+                return
+            key = found[-1][0]
+
+    def committed_usd(self, run: str) -> float:
+        """Return what a run has spent, estimates of what has not ended included."""
+        (total,) = self._database.execute("SELECT TOTAL(committed_usd) FROM entries WHERE run = ?", (run,)).fetchone()
+        return float(total)
+
+    def knows_prediction(self, prediction_id: str) -> bool:
+        """Tell whether a prediction belongs to a row."""
+        known = self._database.execute("SELECT 1 FROM entries WHERE prediction_id = ?", (prediction_id,))
+        return known.fetchone() is not None
+
+    def put_former(self, listed: Iterable[dict[str, JSON]], *, is_own: bool) -> None:
+        """Take note of an older manifest's rows that have pictures.
+
+        :param is_own: whether it is the manifest that this task will replace.
+        """
+        self._database.execute("BEGIN")
+        self._database.executemany(
+            "INSERT OR REPLACE INTO former VALUES (?, ?, ?, ?)",
+            ((outcome["key"], outcome["fingerprint"], is_own, json.dumps(outcome)) for outcome in listed),
+        )
+        self._database.execute("COMMIT")
+
+    def former(self, key: str, fingerprint: str) -> dict[str, JSON] | None:
+        """Return how a row stands in an older manifest, if it was submitted just like that."""
+        found = self._database.execute(
+            "SELECT outcome FROM former WHERE key = ? AND fingerprint = ?", (key, fingerprint)
+        ).fetchone()
+        return None if found is None else dict(json.loads(found[0]))
+
+    def picture_folders(self) -> list[str]:
+        """Return the folders of all pictures that older manifests and ledgers list."""
+        found = self._database.execute(
+            "SELECT DISTINCT rtrim(path, replace(path, '/', '')) FROM ("
+            " SELECT json_extract(outcome, '$.path') AS path FROM former"
+            " UNION ALL SELECT json_extract(entry, '$.outcome.path') FROM entries"
+            ") WHERE path IS NOT NULL"
+        )
+        return [folder.rstrip("/") for (folder,) in found]
+
+    def removed(self, limit: int) -> tuple[int, list[str]]:
+        """Return how many rows of the older manifest are not in the table any more, and some of their keys."""
+        query = "FROM (SELECT DISTINCT key FROM former WHERE is_own AND key NOT IN (SELECT key FROM keys))"
+        (count,) = self._database.execute(f"SELECT COUNT(*) {query}").fetchone()
+        some = self._database.execute(f"SELECT key {query} ORDER BY key LIMIT ?", (limit,)).fetchall()
+        return int(count), [key for (key,) in some]
+
+    def put_files(self, paths: Iterable[str]) -> None:
+        """Take note of files that exist."""
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT OR IGNORE INTO files VALUES (?)", ((path,) for path in paths))
+        self._database.execute("COMMIT")
+
+    def all_exist(self, paths: Sequence[str]) -> bool:
+        """Tell whether all of some files exist; there must be one at least."""
+        select = "SELECT 1 FROM files WHERE path = ?"
+        return bool(paths) and all(self._database.execute(select, (path,)).fetchone() for path in paths)
+
+
+def _row(fields: tuple[Any, ...]) -> PlannedRow:
+    position, key, model, sent, fingerprint, estimate, entry, *_ = fields
+    return PlannedRow(
+        position=position,
+        key=key,
+        model=model,
+        input=json.loads(sent),
+        fingerprint=fingerprint,
+        estimate=estimate,
+        entry=None if entry is None else Entry.from_line(entry),
+    )
+
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA locking_mode = EXCLUSIVE;
+CREATE TABLE keys (key TEXT PRIMARY KEY, position INTEGER) WITHOUT ROWID;
+CREATE TABLE rows (
+  position INTEGER PRIMARY KEY, key TEXT, model TEXT, input TEXT, fingerprint TEXT, estimate REAL,
+  status TEXT, outcome TEXT
+);
+CREATE INDEX rows_status ON rows (status, position);
+CREATE TABLE entries (
+  key TEXT PRIMARY KEY, revision INTEGER, prediction_id TEXT, run TEXT, committed_usd REAL, has_ended INTEGER,
+  entry TEXT
+) WITHOUT ROWID;
+CREATE INDEX entries_prediction ON entries (prediction_id);
+CREATE TABLE former (
+  key TEXT, fingerprint TEXT, is_own INTEGER, outcome TEXT, PRIMARY KEY (key, fingerprint)
+) WITHOUT ROWID;
+CREATE TABLE files (path TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+_SELECT_ROWS = """
+SELECT rows.position, rows.key, rows.model, rows.input, rows.fingerprint, rows.estimate, entries.entry,
+  rows.status, rows.outcome
+FROM rows LEFT JOIN entries USING (key)
+"""
+
+# Of two workers that take the same task for theirs, the one that knows a prediction is right.
+_PUT_ENTRY = """
+INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET
+  revision = excluded.revision, prediction_id = excluded.prediction_id, run = excluded.run,
+  committed_usd = excluded.committed_usd, has_ended = excluded.has_ended, entry = excluded.entry
+WHERE excluded.revision > revision OR (excluded.revision = revision AND excluded.prediction_id IS NOT NULL)
+"""

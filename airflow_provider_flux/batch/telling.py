@@ -1,0 +1,64 @@
+"""What other DAGs and OpenLineage are told of a batch: one event for all of it, since a table may have any length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_flux.outputs.events import asset_uri
+from airflow_provider_flux.outputs.naming import without_connection
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import Context
+    from openlineage.client.event_v2 import OutputDataset
+    from openlineage.client.facet_v2 import RunFacet
+
+TOLD = ("manifest_path", "total", "succeeded", "kept", "failed", "unknown", "removed", "spent_usd")
+"""The totals that an event brings."""
+
+
+def record_batch_event(context: Context, outlets: Iterable[Any], totals: Mapping[str, Any]) -> None:
+    """Tell Airflow of a batch that has ended well.
+
+    An ``Asset`` among the outlets gets one event, an ``AssetAlias`` one whose asset is the manifest.
+
+    :param outlets: the task's outlets.
+    :param totals: what :meth:`airflow_provider_flux.batch.running.BatchRun.run` returned.
+    """
+    from airflow.sdk import Asset, AssetAlias
+
+    facts = {name: totals[name] for name in TOLD}
+    for outlet in outlets:
+        if isinstance(outlet, AssetAlias):
+            context["outlet_events"][outlet].add(Asset(asset_uri(totals["manifest_path"])), extra=facts)
+        elif isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra.update(facts)
+
+
+def batch_lineage(
+    totals: Mapping[str, Any], output_path: str, *, gateway: str
+) -> OperatorLineage[OutputDataset, RunFacet]:
+    """Return what the operator's ``get_openlineage_facets_on_complete`` tells: the manifest and the pictures' folder.
+
+    :param totals: what :meth:`airflow_provider_flux.batch.running.BatchRun.run` returned.
+    :param output_path: the pictures' folder.
+    :param gateway: the gateway's name.
+    """
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.facet_v2 import output_statistics_output_dataset, tags_run
+
+    statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=totals["total"])
+    tag = tags_run.TagsRunFacetFields(key="flux_gateway", value=gateway, source="airflow-provider-flux")
+    facets: dict[str, RunFacet] = {"tags": tags_run.TagsRunFacet(tags=[tag])}
+    outputs = [_dataset(totals["manifest_path"], outputStatistics=statistics), _dataset(output_path)]
+    return OperatorLineage(outputs=outputs, run_facets=facets)
+
+
+def _dataset(path: str, **facets: Any) -> OutputDataset:
+    """Name it as OpenLineage's naming rules do: ``s3://bucket`` and the key, ``file`` and the path."""
+    from openlineage.client.event_v2 import OutputDataset
+
+    scheme, bucket, key = without_connection(path)
+    namespace, name = (f"{scheme}://{bucket}", key.lstrip("/")) if bucket else ("file", key)
+    return OutputDataset(namespace=namespace, name=name, outputFacets=facets)
