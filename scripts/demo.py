@@ -113,7 +113,7 @@ def _run(choices: Choices) -> None:
                 dags=ROOT / "example_dags",
                 logs=LOGS,
                 port=choices.airflow_port,
-                environment=connection,
+                environment={**connection, "AIRFLOW_CONN_PRODUCTS_DB": f"sqlite://{AIRFLOW_HOME / 'products.db'}"},
                 progress=lambda line: print(f"  {line}"),
             )
         )

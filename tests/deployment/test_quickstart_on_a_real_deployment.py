@@ -116,7 +116,8 @@ def test_a_sensor_that_succeeds_ends_in_the_triggerer(quickstart: QuickstartRun,
     log = quickstart.airflow.api.logs(DAG_ID, quickstart.run_id, sensor)
 
     assert "the task ends here" in log
-    assert log.count("Prediction %s: waiting for it in the triggerer" % xcom(quickstart, sensor, "prediction_id")) == 1
+    prediction_id = xcom(quickstart, sensor, "prediction_id")
+    assert log.count(f"Prediction {prediction_id}: waiting for it in the triggerer") == 1
 
 
 @pytest.mark.parametrize("sensor", SENSORS)
