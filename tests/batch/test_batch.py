@@ -66,6 +66,17 @@ def test_each_row_costs_one_post_and_becomes_one_picture(emulator: Emulator, lif
     assert emulator.foreign_requests_with_authorization == 0
 
 
+def test_polls_and_pictures_share_a_few_connections_and_each_create_has_its_own(
+    emulator: Emulator, life: BatchLife
+) -> None:
+    life.options["max_in_flight"] = 1
+
+    life.execute()
+
+    assert life.totals["succeeded"] == emulator.counters.files == 12
+    assert emulator.posts <= emulator.counters.connections < emulator.posts + 6
+
+
 def test_no_more_predictions_are_in_flight_than_asked_for(emulator: Emulator, life: BatchLife) -> None:
     emulator.settings(run_time=0.3)
     life.options["max_in_flight"] = 4
