@@ -75,9 +75,7 @@ class Progress:
             "model": row.model,
             "prompt": shorten(prompt, PROMPT_LIMIT) if isinstance(prompt, str) else "",
             # With the sha256 the UI's picture is known to be the one that was stored.
-            **{
-                name: outcome.get(name) for name in ("path", "sha256", "format", "bytes", "width", "height", "cost_usd")
-            },
+            **{name: outcome.get(name) for name in SHOWN_OF_OUTCOME},
             "error": shorten(str(error), ERROR_LIMIT) if error else None,
         }
         with self._lock:

@@ -22,6 +22,7 @@ from airflow_provider_flux.cancellation import KILL_PATIENCE
 from airflow_provider_flux.exceptions import FluxBudgetError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol.wire import Log
+from airflow_provider_flux.results import iso
 
 LEDGER = ".ledger"
 """Added to a manifest's name, names the folder of its ledger."""
@@ -74,6 +75,7 @@ class BatchRun:
         self._log = log
         self._engine: Engine | None = None
         self._published_at = 0.0
+        self._started_at = time.time()
         self.manifest_path = f"{plan.manifest_path}{plan.suffix}"
 
     def kill(self) -> None:
@@ -207,4 +209,11 @@ class BatchRun:
         totals = write_manifest(self.manifest_path, store)
         removed, _ = store.removed(0)
         spent = round(store.committed_usd(self._deciding.identity.run), 6)
-        return {**totals, "removed": removed, "spent_usd": spent, "manifest_path": self.manifest_path}
+        return {
+            **totals,
+            "removed": removed,
+            "spent_usd": spent,
+            "manifest_path": self.manifest_path,
+            "started_at": iso(self._started_at),
+            "updated_at": iso(time.time()),
+        }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,14 +17,15 @@ import pytest
 from airflow_api import AirflowApi
 from airflow_provider_flux.emulator import Emulator, OutcomeRule
 from deployment import AirflowDeployment
-from local_emulator import flux_connection
 from tests.browser import made_up
 
 ROOT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags"
+EXAMPLE = ROOT / "example_dags" / "flux_approve_before_publish.py"
 SCREENSHOTS = ROOT / "docs" / "screenshots"
 CHROMIUM = "/usr/bin/chromium"
 ROWS = 300
+PRICE = 0.003
 KEY = "sk-no-browser-may-ever-see-this-key-4711"
 
 
@@ -65,12 +68,16 @@ def push(api: AirflowApi, run_id: str, map_index: int, value: Any) -> None:
 @pytest.fixture(scope="session")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UiDeployment]:
     folder = tmp_path_factory.mktemp("ui")
+    extra = {"prices": {"black-forest-labs/flux-schnell": PRICE}}
+    dags = shutil.copytree(DAGS, folder / "dags")
+    shutil.copy(EXAMPLE, dags)
     with Emulator(key=KEY, run_time=12.0) as emulator:
+        connection = {"conn_type": "flux", "host": emulator.url, "password": KEY, "extra": extra}
         emulator.add_outcome(OutcomeRule("NSFW", prompt_contains="refused", times=None))
         with AirflowDeployment(
             home=folder / "airflow",
-            dags=DAGS,
-            environment=flux_connection(emulator.url, KEY),
+            dags=dags,
+            environment={"AIRFLOW_CONN_FLUX_DEFAULT": json.dumps(connection)},
             progress=print,
         ) as airflow:
             pictures = made_up.draw_pictures(folder / "pictures")

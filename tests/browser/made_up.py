@@ -116,10 +116,11 @@ def write_batch(folder: Path, pictures: list[dict[str, Any]], *, rows: int, step
 def _figures(lines: list[dict[str, Any]], done: int) -> dict[str, Any]:
     ended = lines[:done]
     left = len(lines) - done
+    failed = sum(line["status"] == "failed" for line in ended)
     return {
         "total": len(lines),
-        "done": done,
-        "failed": sum(line["status"] == "failed" for line in ended),
+        "done": done - failed,
+        "failed": failed,
         "unknown": 0,
         "kept": 0,
         "in_flight": min(16, left),

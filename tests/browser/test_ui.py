@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +71,7 @@ def test_the_tab_of_a_mapped_task_instance_shows_its_own_picture(ui: UiDeploymen
 
 
 def test_the_progress_of_a_batch_is_seen_while_it_runs_and_all_its_rows_afterwards(
-    ui: UiDeployment, open_page: OpenPage, screenshot: Screenshot
+    ui: UiDeployment, open_page: OpenPage
 ) -> None:
     run_id = ui.start_batch(rows=240, steps=8, pause=4.0)
     page = open_page(ui.run_tab("ui_batch", run_id))
@@ -81,7 +83,6 @@ def test_the_progress_of_a_batch_is_seen_while_it_runs_and_all_its_rows_afterwar
     expect(figures).to_contain_text("Spent")
     expect(page.locator(".flux-image.flux-is-shown").first).to_be_visible()
     first = _rows_done(page)
-    screenshot(page, "batch-running")
     page.wait_for_function(f"Number(document.querySelector('.flux-bar').ariaValueNow) > {first}", timeout=PATIENCE)
 
     expect(page.locator(".flux-batch")).to_contain_text("240 of 240 rows done")
@@ -90,6 +91,90 @@ def test_the_progress_of_a_batch_is_seen_while_it_runs_and_all_its_rows_afterwar
     expect(page.locator("article.flux-tile")).to_have_count(240)
     page.get_by_role("button", name=re.compile("^Failed")).click()
     expect(page.locator("article.flux-tile")).to_have_count(11)
+
+
+def test_a_real_batch_shows_its_progress_and_then_its_manifest(
+    ui: UiDeployment, open_page: OpenPage, screenshot: Screenshot
+) -> None:
+    accepted = ui.emulator.accepted
+    run_id = ui.api.trigger_dag("ui_real_batch", {"folder": str(ui.folder / "progress")})
+    page = open_page(ui.run_tab("ui_real_batch", run_id))
+    figures = page.locator(".flux-figures")
+
+    expect(figures).to_contain_text("In flight")
+    page.wait_for_function("Number(document.querySelector('.flux-bar').ariaValueNow) >= 12", timeout=PATIENCE)
+    expect(figures).to_contain_text("Time left")
+    expect(figures).to_contain_text("Spent$0.")
+    _wait_for_first_pictures(page)
+    screenshot(page, "batch-running")
+    shown = page.locator(".flux-image").evaluate_all("images => images.map(image => new URL(image.src).pathname)")
+    assert set(shown) == {"/flux/picture"}
+    assert 12 <= _rows_done(page) < 30
+
+    expect(page.locator(".flux-live")).to_have_text("Ended")
+    expect(page.locator(".flux-batch")).to_contain_text("30 of 30 rows done")
+    expect(page.get_by_role("button", name="Succeeded")).to_contain_text("29")
+    expect(page.locator("article.flux-tile")).to_have_count(30)
+    totals = ui.api.xcom("ui_real_batch", run_id, "make_catalogue", "flux_batch")
+    expect(figures).to_contain_text(f"Spent${totals['spent_usd']}")
+    page.reload()
+    _wait_for_first_pictures(page)
+    screenshot(page, "batch-done")
+    manifest = Path(ui.api.xcom("ui_real_batch", run_id, "make_catalogue").removeprefix("file://"))
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    tiles = page.locator("article.flux-tile").evaluate_all("tiles => tiles.map(tile => tile.dataset.id)")
+    assert tiles == [row["prediction_id"] for row in rows]
+    assert ui.emulator.accepted - accepted == 30
+    page.get_by_role("button", name=re.compile("^Failed")).click()
+    expect(page.locator("article.flux-tile")).to_have_count(1)
+    expect(page.locator("article.flux-tile")).to_contain_text("NSFW")
+
+
+def test_the_button_pictures_of_a_batch_leads_to_what_it_made_and_kept(ui: UiDeployment, open_page: OpenPage) -> None:
+    for _ in range(2):
+        run_id = ui.api.trigger_dag("ui_real_batch", {"folder": str(ui.folder / "catalogue")})
+        ui.api.wait_for_run("ui_real_batch", run_id)
+    page = open_page(ui.task_tab("ui_real_batch", run_id, "make_catalogue").replace("/plugin/flux-task", "/details"))
+
+    button = page.get_by_role("link", name="Pictures")
+    expect(button).to_be_visible()
+    page.goto(button.evaluate("link => link.href"))
+
+    expect(page.locator(".flux-batch")).to_contain_text("30 of 30 rows done")
+    expect(page.get_by_role("button", name=re.compile("^Kept"))).to_contain_text("29")
+
+
+# A person decides
+
+
+def test_pictures_are_seen_and_approved_before_they_are_published(
+    ui: UiDeployment, open_page: OpenPage, screenshot: Screenshot
+) -> None:
+    dag_id = "flux_approve_before_publish"
+    published = ui.folder / "published"
+    conf = {"output_path": str(ui.folder / "posters"), "published_path": str(published)}
+    run_id = ui.api.trigger_dag(dag_id, conf)
+    # Airflow below 3.3 calls it deferred.
+    ui.api.wait_for_task_state(dag_id, run_id, "approve", "awaiting_input", "deferred")
+    page = open_page(ui.task_tab(dag_id, run_id, "approve").replace("/plugin/flux-task", "/required_actions"))
+
+    posters = page.get_by_alt_text(re.compile("Poster"))
+    expect(posters).to_have_count(2)
+    for number in range(2):
+        expect(posters.nth(number)).to_have_js_property("complete", value=True)
+    assert all(posters.evaluate_all("images => images.map(image => image.naturalWidth > 0)"))
+    assert not published.exists()
+    page.set_viewport_size({"width": 1280, "height": 1300})
+    screenshot(page, "approval")
+    page.get_by_role("button", name="Approve").click()
+
+    assert ui.api.wait_for_run(dag_id, run_id)["state"] == "success"
+    assert len(list(published.iterdir())) == 2
+
+
+def _wait_for_first_pictures(page: Any) -> None:
+    for number in range(4):
+        expect(page.locator("article.flux-tile").nth(number).locator(".flux-is-shown")).to_be_visible()
 
 
 def _rows_done(page: Any) -> int:

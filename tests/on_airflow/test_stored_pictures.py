@@ -119,14 +119,14 @@ def test_storing_without_waiting_is_refused_when_the_dag_is_parsed() -> None:
 
 
 def test_outlets_get_asset_events_for_what_was_stored(tmp_path: Path) -> None:
-    finished = make(tmp_path, outlets=[AssetAlias("pictures"), Asset("file:///catalogue")])
+    finished = make(tmp_path, outlets=[AssetAlias("pictures"), Asset("file:///pictures-of-a-task")])
 
     assert finished.state == "success"
     (path,) = finished.xcom("make")
     events = {event.asset.uri: event.extra for event in finished.asset_events()}
     assert events[path]["prompt"] == BOAT["prompt"]
     assert events[path]["sha256"] == finished.xcom("make", "flux_result")["stored"][0]["sha256"]
-    assert [entry["uri"] for entry in events["file:///catalogue"]["pictures"]] == [path]
+    assert [entry["uri"] for entry in events["file:///pictures-of-a-task"]["pictures"]] == [path]
 
 
 def test_what_cannot_be_stored_is_not_paid_for_again_where_no_record_is_kept(

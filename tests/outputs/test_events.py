@@ -24,10 +24,7 @@ def test_an_asset_names_a_picture_without_its_connection(path, uri):
 
 @pytest.mark.usefixtures("airflow_db")
 def test_each_stored_picture_becomes_an_asset_event(tmp_path: Path):
-    from airflow.models.asset import AssetEvent
     from airflow.sdk import DAG, Asset, AssetAlias, task
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
 
     stem = str(tmp_path / "abc")
     outlets = [AssetAlias("new-pictures"), Asset(name="catalogue", uri="file:///catalogue")]
@@ -42,9 +39,10 @@ def test_each_stored_picture_becomes_an_asset_event(tmp_path: Path):
 
         make()
 
-    assert run(dag).state == "success"
-    with create_session() as session:
-        events = {event.asset.uri: event.extra for event in session.scalars(select(AssetEvent))}
+    finished = run(dag)
+
+    assert finished.state == "success"
+    events = {event.asset.uri: event.extra for event in finished.asset_events()}
     assert set(events) == {f"file://{stem}_0.png", f"file://{stem}_1.jpg", "file:///catalogue"}
     first = events[f"file://{stem}_0.png"]
     assert (first["prompt"], first["width"], first["height"], first["format"]) == ("a boat", 30, 20, "png")

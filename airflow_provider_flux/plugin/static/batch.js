@@ -1,18 +1,21 @@
 // How far a batch is: live while it runs, final afterwards.
 
 import { h, useNow } from "./dom.js";
-import { count, dollars, percent, seconds } from "./format.js";
+import { count, dollars, percent, seconds, sum } from "./format.js";
+
+/** How many rows have ended, whatever became of them. What a batch calls done has succeeded. */
+export const rowsEnded = ({ done, kept, failed, unknown }) => sum([done, kept, failed, unknown]);
 
 export function BatchPanel({ batch }) {
   const { total, done, failed, unknown, kept, in_flight, ended } = batch;
-  const good = Math.max(0, (done ?? 0) - (failed ?? 0) - (unknown ?? 0));
+  const settled = rowsEnded(batch);
   const parts = [
-    ["succeeded", good, "succeeded"],
-    ["failed", failed, "failed"],
-    ["unknown", unknown, "unknown"],
-    ["running", in_flight, "in flight"],
+    ["succeeded", sum([done, kept])],
+    ["failed", failed],
+    ["unknown", unknown],
+    ["running", in_flight],
   ].filter(([, number]) => number > 0);
-  const words = `${count(done)} of ${count(total)} rows done`;
+  const words = `${count(settled)} of ${count(total)} rows done`;
   return h(
     "div",
     { className: "flux-batch" },
@@ -21,7 +24,7 @@ export function BatchPanel({ batch }) {
       { className: "flux-batch-head" },
       h("h3", null, batch.map_index >= 0 ? `${batch.task_id} [${batch.map_index}]` : batch.task_id),
       h("span", { className: "flux-strong" }, words),
-      h("span", { className: "flux-muted" }, percent(done, total)),
+      h("span", { className: "flux-muted" }, percent(settled, total)),
       h("span", { className: "flux-gap" }),
       ended ? null : h(Freshness, { batch }),
     ),
@@ -33,7 +36,7 @@ export function BatchPanel({ batch }) {
         "aria-label": words,
         "aria-valuemin": 0,
         "aria-valuemax": total,
-        "aria-valuenow": done,
+        "aria-valuenow": settled,
       },
       parts.map(([status, number]) =>
         h("span", { key: status, className: `flux-is-${status}`, style: { width: `${(100 * number) / total}%` } }),
@@ -42,7 +45,7 @@ export function BatchPanel({ batch }) {
     h(
       "dl",
       { className: "flux-figures" },
-      figure("Succeeded", count(good)),
+      figure("Succeeded", count(done)),
       figure("Failed", failed ? count(failed) : ""),
       figure("Unknown", unknown ? count(unknown) : ""),
       figure("Kept from before", kept ? count(kept) : ""),
@@ -50,7 +53,8 @@ export function BatchPanel({ batch }) {
       figure("Pictures a minute", batch.rate_per_minute ? count(Math.round(batch.rate_per_minute)) : ""),
       figure("Time left", ended ? "" : seconds(batch.seconds_left)),
       figure("Time taken", ended ? seconds((Date.parse(batch.updated_at) - Date.parse(batch.started_at)) / 1000) : ""),
-      figure("Spent", dollars(batch.spent_usd)),
+      // A price that is not known adds nothing, so that 0 may be anything.
+      figure("Spent", batch.spent_usd ? dollars(batch.spent_usd) : ""),
     ),
   );
 }

@@ -1,7 +1,7 @@
 // The tab of a run or of a task instance: progress of its batches, and a grid of pictures.
 
 import { useGallery, useRows } from "./api.js";
-import { BatchPanel } from "./batch.js";
+import { BatchPanel, rowsEnded } from "./batch.js";
 import { Details } from "./details.js";
 import { h, Notice, Sentinel, useEffect, useState } from "./dom.js";
 import { clock, count, dollars, percentile, seconds, shortModel, sum } from "./format.js";
@@ -85,7 +85,7 @@ function Headline({ gallery }) {
       h("span", { className: "flux-live flux-is-live", role: "status" }, words),
     );
   }
-  const done = predictions.filter(hasEnded).length + sum(batches.map((batch) => batch.done));
+  const done = predictions.filter(hasEnded).length + sum(batches.map(rowsEnded));
   const total = predictions.length + sum(batches.map((batch) => batch.total));
   const spent = sum(predictions.map((one) => one.cost_usd)) + sum(batches.map((batch) => batch.spent_usd));
   const typical = percentile(predictions.filter(hasSucceeded).map(runTime).filter(Number.isFinite), 0.5);

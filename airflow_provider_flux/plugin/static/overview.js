@@ -1,6 +1,7 @@
 // The page in the navigation: the predictions of the last hours, over all DAGs that the user may see.
 
 import { getBatches, readPredictions, runRoute } from "./api.js";
+import { rowsEnded } from "./batch.js";
 import { Chart, COLORS } from "./charts.js";
 import { h, Link, Notice, useEffect, useMemo, useState } from "./dom.js";
 import { count, dollars, moment, percent, percentile, seconds, shortModel, sum } from "./format.js";
@@ -100,7 +101,7 @@ function useRecent(hours, reload) {
 }
 
 function Tiles({ predictions, batches }) {
-  const ended = predictions.filter(hasEnded).length + sum(batches.map(({ done }) => done));
+  const ended = predictions.filter(hasEnded).length + sum(batches.map(rowsEnded));
   const failed = predictions.filter(isFailure).length + sum(batches.map((batch) => sum([batch.failed, batch.unknown])));
   const running = predictions.length - predictions.filter(hasEnded).length;
   const times = predictions.filter(hasSucceeded).map(runTime).filter(Number.isFinite);

@@ -97,13 +97,20 @@ function Waiting({ prediction, runEnded }) {
   );
 }
 
+const WHY_STOPPED = {
+  canceled: "It was stopped before it had a picture.",
+  aborted: "It was stopped before it had a picture.",
+  over_budget: "The budget was used up before its turn. Nothing was sent.",
+  not_started: "The batch ended before its turn. Nothing was sent.",
+};
+
 function Failure({ prediction }) {
   const title = GROUP_NAMES[prediction.status] ?? "Failed";
-  const stopped = prediction.status === "canceled" || prediction.status === "aborted";
+  const stopped = WHY_STOPPED[prediction.status];
   return h(
     Words,
     { icon: stopped ? "stop" : "alert", title, tone: stopped ? "" : "bad" },
-    prediction.error || (stopped ? "It was stopped before it had a picture." : "The gateway gave no reason."),
+    prediction.error || (stopped ?? "The gateway gave no reason."),
     h(RetryAdvice, { prediction }),
   );
 }
