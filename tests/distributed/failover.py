@@ -60,7 +60,7 @@ def run_with_failures(folder: Path, say: Say) -> Facts:
             airflow = AirflowDeployment(
                 home=folder / "airflow",
                 dags=Path(__file__).parent / "dags",
-                environment=_settings(postgres, redis) | _connection(gateway),
+                environment=settings(postgres, redis) | connection(gateway),
                 triggerers=2,
                 workers=2,
                 python=PYTHON,
@@ -75,7 +75,7 @@ def run_with_failures(folder: Path, say: Say) -> Facts:
     return facts
 
 
-def _settings(postgres: Postgres, redis: Redis) -> dict[str, str]:
+def settings(postgres: Postgres, redis: Redis) -> dict[str, str]:
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__PARALLELISM": "8",
@@ -94,7 +94,7 @@ def _settings(postgres: Postgres, redis: Redis) -> dict[str, str]:
     }
 
 
-def _connection(gateway: Emulator) -> dict[str, str]:
+def connection(gateway: Emulator) -> dict[str, str]:
     """Replicate, since it lists predictions: one that a worker had no time to write down can be found again."""
     connection = {
         "conn_type": "flux",
@@ -138,8 +138,8 @@ class _Run:
         self._note("the other triggerer waits for all of them")
 
     def _kill_a_worker(self) -> None:
-        instances = self._wait(lambda instances: self._gateway.accepted >= 20 and _of_workers(instances))
-        running = _of_workers(instances)
+        instances = self._wait(lambda instances: self._gateway.accepted >= 20 and of_workers(instances))
+        running = of_workers(instances)
         victim = max(running, key=lambda name: len(running[name]))
         self._airflow.kill(victim, signal.SIGKILL)
         self._facts.tasks_of_the_killed = running[victim]
@@ -202,7 +202,7 @@ def _of_triggerers(instances: Instances) -> dict[str, list[int]]:
     return owners
 
 
-def _of_workers(instances: Instances) -> dict[str, list[int]]:
+def of_workers(instances: Instances) -> dict[str, list[int]]:
     """Return each worker's name with the map indexes of the tasks that it runs."""
     running: dict[str, list[int]] = {}
     for instance in instances:
