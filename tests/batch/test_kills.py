@@ -65,6 +65,7 @@ class KilledBatch:
     ) -> None:
         self.pictures = folder / "pictures"
         self._workers = workers
+        self._emulator = emulator
         self._tries = 0
         self._options = {
             "rows": write_table(folder / "table.jsonl", table(rows)),
@@ -84,6 +85,17 @@ class KilledBatch:
         worker = self._begin()
         time.sleep(seconds)
         os.kill(worker, how)
+        return self._workers.wait()
+
+    def end_after_creates(self, count: int, seconds: float) -> int:
+        """Begin a try and kill it some seconds after so many more creates have come. Return how it ended."""
+        wanted = self._emulator.posts + count
+        worker = self._begin()
+        gives_up = time.monotonic() + 60
+        while self._emulator.posts < wanted and time.monotonic() < gives_up:
+            time.sleep(0.005)
+        time.sleep(seconds)
+        os.kill(worker, signal.SIGKILL)
         return self._workers.wait()
 
     def die_at(self, step: str, number: int, moment: str) -> int:
@@ -121,19 +133,25 @@ def check_pictures(manifest: list[dict[str, Any]], rows: int) -> None:
 
 @dataclass(frozen=True)
 class Ordeal:
-    """How often a worker is killed.
+    """How often a worker is killed, long before it could be done.
 
-    :param longest: seconds that a try lives at most.
+    :param in_flight: predictions at a time; few enough that all the tries that are killed cannot begin every row.
     """
 
     rows: int
     kills: int
-    longest: float
+    in_flight: int
+
+    def moments(self, seed: int) -> Iterator[tuple[int, float]]:
+        """Yield for each kill after how many creates it comes, and how many seconds later."""
+        chance = random.Random(seed)
+        for _ in range(self.kills):
+            yield chance.randint(0, self.rows // (4 * self.kills)), chance.uniform(0.0, 0.1)
 
 
 SIZES = [
-    pytest.param(Ordeal(60, 3, 0.8), id="60 rows, 3 kills"),
-    pytest.param(Ordeal(1000, 10, 4.0), id="1000 rows, 10 kills", marks=[pytest.mark.kills, pytest.mark.timeout(900)]),
+    pytest.param(Ordeal(60, 3, 10), id="60 rows, 3 kills"),
+    pytest.param(Ordeal(1000, 10, 40), id="1000 rows, 10 kills", marks=[pytest.mark.kills, pytest.mark.timeout(900)]),
 ]
 
 
@@ -141,11 +159,12 @@ SIZES = [
 def test_where_predictions_are_listed_each_row_is_paid_for_once(
     workers: Workers, emulator: Emulator, tmp_path: Path, ordeal: Ordeal
 ) -> None:
-    batch = KilledBatch(workers, emulator, tmp_path, rows=ordeal.rows, gateway="replicate")
-    chance = random.Random(ordeal.rows)
+    batch = KilledBatch(
+        workers, emulator, tmp_path, rows=ordeal.rows, gateway="replicate", max_in_flight=ordeal.in_flight
+    )
 
-    for _ in range(ordeal.kills):
-        assert batch.end_after(chance.uniform(0.1, ordeal.longest)) == -signal.SIGKILL
+    for creates, seconds in ordeal.moments(seed=1):
+        assert batch.end_after_creates(creates, seconds) == -signal.SIGKILL
     check_pictures(batch.finish(), ordeal.rows)
 
     assert emulator.accepted == ordeal.rows
@@ -157,12 +176,17 @@ def test_where_they_are_not_only_what_was_cut_off_is_sent_again_on_request(
     workers: Workers, emulator: Emulator, tmp_path: Path, ordeal: Ordeal
 ) -> None:
     batch = KilledBatch(
-        workers, emulator, tmp_path, rows=ordeal.rows, gateway="deerapi", on_unknown_submission="resubmit"
+        workers,
+        emulator,
+        tmp_path,
+        rows=ordeal.rows,
+        gateway="deerapi",
+        max_in_flight=ordeal.in_flight,
+        on_unknown_submission="resubmit",
     )
-    chance = random.Random(ordeal.rows + 1)
 
-    for _ in range(ordeal.kills):
-        assert batch.end_after(chance.uniform(0.1, ordeal.longest)) == -signal.SIGKILL
+    for creates, seconds in ordeal.moments(seed=2):
+        assert batch.end_after_creates(creates, seconds) == -signal.SIGKILL
     manifest = batch.finish()
 
     check_pictures(manifest, ordeal.rows)
