@@ -13,6 +13,9 @@ from airflow_provider_flux.protocol.wire import Log
 KILL_PATIENCE = 4.0
 """Seconds. A worker that is told to stop is killed 5 s later (Airflow's supervisor)."""
 
+CANCEL_AFTER_MARGIN = 30.0
+"""Seconds by which the service's own end of a prediction comes after the deadline that the task keeps itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:

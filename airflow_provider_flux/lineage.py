@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.outputs.naming import without_connection
-from airflow_provider_flux.outputs.storing import StoredPicture
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import RunFacet
+
+    from airflow_provider_flux.outputs.storing import StoredPicture
 
 
 def operator_lineage(
@@ -30,19 +31,23 @@ def operator_lineage(
         tags_run.TagsRunFacetFields(key="flux_model", value=model, source="airflow-provider-flux"),
     ]
     facets: dict[str, RunFacet] = {"tags": tags_run.TagsRunFacet(tags=tags)}
-    return OperatorLineage(outputs=[_dataset(picture) for picture in pictures], run_facets=facets)
+    return OperatorLineage(outputs=[_picture(picture) for picture in pictures], run_facets=facets)
 
 
-def _dataset(picture: StoredPicture) -> OutputDataset:
+def dataset(path: str, **facets: Any) -> OutputDataset:
+    """Name a place as OpenLineage's naming rules do: ``s3://bucket`` and the key, ``file`` and the path.
+
+    :param facets: what else is told of it, by the facet's name.
+    """
     from openlineage.client.event_v2 import OutputDataset
+
+    scheme, bucket, key = without_connection(path)
+    namespace, name = (f"{scheme}://{bucket}", key.lstrip("/")) if bucket else ("file", key)
+    return OutputDataset(namespace=namespace, name=name, outputFacets=facets)
+
+
+def _picture(picture: StoredPicture) -> OutputDataset:
     from openlineage.client.facet_v2 import output_statistics_output_dataset
 
-    namespace, name = _dataset_name(picture.path)
     statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(size=picture.size, fileCount=1)
-    return OutputDataset(namespace=namespace, name=name, outputFacets={"outputStatistics": statistics})
-
-
-def _dataset_name(path: str) -> tuple[str, str]:
-    """Name a file as OpenLineage's naming rules do: ``s3://bucket`` and the key, ``file`` and the path."""
-    scheme, bucket, key = without_connection(path)
-    return (f"{scheme}://{bucket}", key.lstrip("/")) if bucket else ("file", key)
+    return dataset(picture.path, outputStatistics=statistics)

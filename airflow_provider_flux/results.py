@@ -15,6 +15,7 @@ from airflow_provider_flux.exceptions import (
     FluxPredictionFailedError,
     FluxPredictionRejectedError,
 )
+from airflow_provider_flux.outputs.inline import is_inline
 from airflow_provider_flux.pricing import cost, price_of
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.verdicts import can_pass, is_content_refusal, shorten
@@ -163,7 +164,7 @@ def describe(
         "stored": [_stored(picture) for picture in pictures],
         "prompt": shorten(prompt, PROMPT_LIMIT) if isinstance(prompt, str) else "",
         "seed": seed if isinstance(seed, int) else None,
-        "cost_usd": _cost(prediction, access, model, input, pictures),
+        "cost_usd": cost_of(prediction, access, model=model, input=input, pictures=pictures),
         "error": shorten(prediction.error) if prediction.error else None,
         "retry_helps": can_pass(prediction.error or "") if failed else None,
         "metrics": dict(prediction.metrics),
@@ -185,13 +186,20 @@ def _stored(picture: StoredPicture) -> dict[str, Any]:
     }
 
 
-def _cost(
+def cost_of(
     prediction: Prediction,
     access: GatewayAccess,
+    *,
     model: str,
     input: Mapping[str, JSON],
     pictures: Sequence[StoredPicture],
 ) -> float | None:
+    """Return what a prediction has cost in USD; None if that is not known, as for one that did not succeed.
+
+    :param model: the model that was asked for.
+    :param input: what was sent.
+    :param pictures: the stored pictures, where they have been stored.
+    """
     if prediction.status is not PredictionStatus.SUCCEEDED:
         return None
     price = price_of(access.gateway.preset.name, model, access.prices)
@@ -250,11 +258,7 @@ def check_outputs(prediction: Prediction, *, may_be_inline: bool) -> None:
 
 def _plain(outputs: Sequence[str]) -> list[str]:
     """Return the outputs that may go to XCom."""
-    return [output for output in outputs if not _is_inline(output)]
-
-
-def _is_inline(output: str) -> bool:
-    return output[:5].lower() == "data:"
+    return [output for output in outputs if not is_inline(output)]
 
 
 def iso(seconds: float | None) -> str | None:

@@ -22,7 +22,7 @@ from airflow_provider_flux.batch.progress import Progress
 from airflow_provider_flux.batch.state import Entry, PlannedRow, RowStatus, RowStore
 from airflow_provider_flux.batch.storage import join
 from airflow_provider_flux.batch.storing import STORES_AT_ONCE, StoreRoom
-from airflow_provider_flux.cancellation import KILL_PATIENCE
+from airflow_provider_flux.cancellation import CANCEL_AFTER_MARGIN, KILL_PATIENCE
 from airflow_provider_flux.durable import Step
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
@@ -39,12 +39,11 @@ from airflow_provider_flux.outputs.fetching import FetchRules
 from airflow_provider_flux.outputs.naming import safe_part
 from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import PictureStore, StoredPicture
-from airflow_provider_flux.pricing import cost, price_of
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow, Send
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.wire import JSON, Log
-from airflow_provider_flux.results import check_outputs, ending_error, expires_at
+from airflow_provider_flux.results import check_outputs, cost_of, ending_error, expires_at
 from airflow_provider_flux.telemetry import note_end, note_seen, waiting_for
 
 T = TypeVar("T")
@@ -58,9 +57,6 @@ the rows behind it are waiting for the thread."""
 
 CANCEL_PATIENCE = 30.0
 """Seconds for which a cancel at the deadline is tried."""
-
-CANCEL_AFTER_MARGIN = 30.0
-"""Seconds by which the service's own end of a prediction comes after the deadline that the task keeps itself."""
 
 ATTACH_PATIENCE = 60.0
 """Seconds that a prediction of an earlier try is given at least, to be seen as it is now."""
@@ -429,7 +425,7 @@ class Making:
         except FluxError as error:
             await self._write(replace(self._own(), outcome=self._outcome(error, prediction)))
             raise
-        actual = self._cost(prediction, pictures)
+        actual = cost_of(prediction, shop.access, model=self._row.model, input=self._row.input, pictures=pictures)
         entry = self._own()
         if actual is not None and entry.attempts:
             shop.commit(actual - (self._row.estimate or 0.0))
@@ -451,11 +447,6 @@ class Making:
             expires_at=min(expires_at(prediction) or math.inf, time.time() + STORE_PATIENCE),
             sidecar=facts,
         )
-
-    def _cost(self, prediction: Prediction, pictures: list[StoredPicture]) -> float | None:
-        price = price_of(self._shop.access.gateway.preset.name, self._row.model, self._shop.access.prices)
-        sizes = [(picture.width, picture.height) for picture in pictures]
-        return cost(price, self._row.model, self._row.input, prediction, sizes=sizes)
 
     def _own(self) -> Entry:
         """Return the row's entry as one of this run: what another run has spent is not counted again."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_flux.lineage import dataset
 from airflow_provider_flux.outputs.events import asset_uri
-from airflow_provider_flux.outputs.naming import without_connection
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -51,14 +51,5 @@ def batch_lineage(
     statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=totals["total"])
     tag = tags_run.TagsRunFacetFields(key="flux_gateway", value=gateway, source="airflow-provider-flux")
     facets: dict[str, RunFacet] = {"tags": tags_run.TagsRunFacet(tags=[tag])}
-    outputs = [_dataset(totals["manifest_path"], outputStatistics=statistics), _dataset(output_path)]
+    outputs = [dataset(totals["manifest_path"], outputStatistics=statistics), dataset(output_path)]
     return OperatorLineage(outputs=outputs, run_facets=facets)
-
-
-def _dataset(path: str, **facets: Any) -> OutputDataset:
-    """Name it as OpenLineage's naming rules do: ``s3://bucket`` and the key, ``file`` and the path."""
-    from openlineage.client.event_v2 import OutputDataset
-
-    scheme, bucket, key = without_connection(path)
-    namespace, name = (f"{scheme}://{bucket}", key.lstrip("/")) if bucket else ("file", key)
-    return OutputDataset(namespace=namespace, name=name, outputFacets=facets)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from airflow.configuration import conf
 from airflow.sdk import BaseOperator
 
-from airflow_provider_flux.cancellation import cancel
+from airflow_provider_flux.cancellation import CANCEL_AFTER_MARGIN, cancel
 from airflow_provider_flux.durable import SubmissionRecords
 from airflow_provider_flux.ending import EndFromTrigger, check_end_from_trigger, ends_from_trigger
 from airflow_provider_flux.exceptions import (
@@ -46,8 +46,6 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Replicate stops any prediction after 30 minutes (its lifecycle page)."""
 
 EXECUTION_TIMEOUT_MARGIN = 5.0
-CANCEL_AFTER_MARGIN = 30.0
-"""Seconds by which the service's own end of a prediction comes after the deadline that the task keeps itself."""
 
 
 class FluxPredictionOperator(BaseOperator):

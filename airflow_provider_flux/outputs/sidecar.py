@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_flux.outputs.addresses import without_secrets
 from airflow_provider_flux.outputs.inline import is_inline
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.results import iso
 
 
 def describe(prediction: Prediction, *, gateway: str, model: str, input: Mapping[str, JSON]) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def describe(prediction: Prediction, *, gateway: str, model: str, input: Mapping
         "seed": shown.get("seed"),
         "input": shown,
         "metrics": dict(prediction.metrics),
-        "created_at": _iso(prediction.created_at),
-        "started_at": _iso(prediction.started_at),
-        "completed_at": _iso(prediction.completed_at),
+        "created_at": iso(prediction.created_at),
+        "started_at": iso(prediction.started_at),
+        "completed_at": iso(prediction.completed_at),
     }
 
 
@@ -45,7 +45,3 @@ def _harmless(value: JSON) -> JSON:
         return f"{value.partition(',')[0][:80]}, ({len(value)} characters)"
     is_url = value.startswith(("https://", "http://")) and len(value.split()) == 1
     return without_secrets(value) if is_url else value
-
-
-def _iso(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")

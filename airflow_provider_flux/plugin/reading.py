@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_flux.batch.progress import PROGRESS_KEY
 from airflow_provider_flux.plugin import records
 from airflow_provider_flux.plugin.records import Record
 from airflow_provider_flux.plugin.rest import ALL, PAGE, AirflowRest, run_path, task_path
 from airflow_provider_flux.results import RESULT_KEY, RETURN_VALUE_KEY
 
-BATCH_KEY = "flux_batch"
 BATCH_OPERATOR = "FluxBatch"
 """What the names of operators contain that may have live figures."""
 
@@ -74,8 +74,8 @@ async def state(rest: AirflowRest, scope: Scope) -> dict[str, Any]:
 
 async def batches(rest: AirflowRest, scope: Scope, *, since: str | None) -> list[Record]:
     """Return the figures of the batches: final ones, and live ones where Airflow has a task state store."""
-    listing = await _list(rest, scope, BATCH_KEY, since=since)
-    values = await _gather(_xcom(rest, _scope_of(entry), BATCH_KEY) for entry in listing["xcom_entries"])
+    listing = await _list(rest, scope, PROGRESS_KEY, since=since)
+    values = await _gather(_xcom(rest, _scope_of(entry), PROGRESS_KEY) for entry in listing["xcom_entries"])
     final = [
         _where(entry) | figures | {"ended": True}
         for entry, value in zip(listing["xcom_entries"], values, strict=True)
@@ -91,11 +91,11 @@ async def batches(rest: AirflowRest, scope: Scope, *, since: str | None) -> list
 
 async def manifest_of(rest: AirflowRest, scope: Scope) -> tuple[str, str] | None:
     """Return where the manifest of an ended batch is, and a version of it; None if there is none."""
-    listing = await _list(rest, scope, BATCH_KEY)
+    listing = await _list(rest, scope, PROGRESS_KEY)
     if not listing["xcom_entries"]:
         return None
     entry = listing["xcom_entries"][0]
-    figures = records.batch(await _xcom(rest, scope, BATCH_KEY)) or {}
+    figures = records.batch(await _xcom(rest, scope, PROGRESS_KEY)) or {}
     path = figures.get("manifest_path") or await _xcom(rest, scope, RETURN_VALUE_KEY)
     return (path, str(entry["timestamp"])) if isinstance(path, str) else None
 
@@ -158,7 +158,7 @@ async def _live(rest: AirflowRest, task: dict[str, Any]) -> Record | None:
 
 
 async def _live_value(rest: AirflowRest, scope: Scope) -> Any:
-    path = f"{task_path(scope.dag_id, scope.run_id, scope.task_id)}/state-store/{BATCH_KEY}"
+    path = f"{task_path(scope.dag_id, scope.run_id, scope.task_id)}/state-store/{PROGRESS_KEY}"
     # Below Airflow 3.3 there is no such path, hence no live figures.
     entry = await rest.find(path, **scope.parameters)
     return entry["value"] if entry else None
