@@ -20,6 +20,7 @@
     ├─ FluxOutputNotStoredError          the output could not be fetched or stored this time; a retry may
     ├─ FluxBatchError                    too many rows of a batch failed; a retry goes on with those left
     │  └─ FluxBatchRefusedError  *       and none of them could do better in a retry
+    ├─ FluxLedgerError                   a batch cannot keep its ledger, so it submits nothing more
     ├─ FluxBudgetError          *        a batch has come to the end of its budget, or cannot keep it
     └─ FluxEventError           *        the triggerer sent something that is not an event of this provider
 
@@ -28,7 +29,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import datetime, timezone
 
 from airflow.sdk.exceptions import AirflowException
 
@@ -41,6 +42,9 @@ except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versi
         TaskDeferralTimeout,
     )
 
+from airflow_provider_flux.protocol.flows import CallFailed
+from airflow_provider_flux.protocol.gateways import Gateway
+from airflow_provider_flux.protocol.lookup import OutcomeUnknown
 from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 
 __all__ = [
@@ -65,8 +69,10 @@ __all__ = [
     "FluxOutputNotStoredError",
     "FluxBatchError",
     "FluxBatchRefusedError",
+    "FluxLedgerError",
     "FluxBudgetError",
     "FluxEventError",
+    "call_error",
     "gateway_error",
     "submission_unknown_error",
 ]
@@ -169,6 +175,10 @@ class FluxBatchRefusedError(FluxBatchError, AirflowFailException):
     """Too many rows of a batch failed, all of them in ways in which they would fail again."""
 
 
+class FluxLedgerError(FluxError):
+    """A batch cannot write down what it submits, so it submits nothing more. A retry goes on from there."""
+
+
 class FluxBudgetError(FluxError, AirflowFailException):
     """A batch has come to the end of its budget, or cannot keep it because a price is not known."""
 
@@ -207,27 +217,33 @@ def gateway_error(gateway: str, failure: Failure, verdict: Verdict, *, about: st
     return error_type(message, failure, is_doubtful=verdict is Verdict.DOUBTFUL)
 
 
-def submission_unknown_error(
-    gateway: str, failure: Failure, *, model: str, moment: str, can_list: bool, candidates: Sequence[str] = ()
-) -> FluxSubmissionUnknownError:
-    """Build the error for a create request whose outcome nobody can know.
+def call_error(gateway: Gateway, failed: CallFailed, *, about: str, model: str = "") -> FluxGatewayError:
+    """Turn a failed flow into the error that a task raises, a create of unknown outcome included.
 
-    :param moment: when the request was sent, as people read it.
-    :param can_list: whether the gateway lists predictions.
-    :param candidates: predictions in its list that could be the one, if there are several.
+    :param about: what the call was about, such as ``prediction abc``.
+    :param model: what was asked for, where it was a create.
     """
-    if candidates:
-        searched = f" It could be any of {', '.join(candidates)}."
+    if isinstance(failed, OutcomeUnknown):
+        return submission_unknown_error(gateway, failed, model=model)
+    return gateway_error(gateway.preset.label, failed.failure, failed.verdict, about=about)
+
+
+def submission_unknown_error(gateway: Gateway, unknown: OutcomeUnknown, *, model: str) -> FluxSubmissionUnknownError:
+    """Build the error for a create whose outcome nobody can know."""
+    can_list = gateway.preset.lists_predictions
+    moment = datetime.fromtimestamp(unknown.sent_at, timezone.utc).isoformat(timespec="seconds")
+    if unknown.candidates:
+        searched = f" It could be any of {', '.join(unknown.candidates)}."
+    elif can_list:
+        searched = " The gateway's list of predictions did not settle it."
     else:
-        searched = (
-            " The gateway's list of predictions did not settle it."
-            if can_list
-            else " The gateway has no list of predictions to look it up in."
-        )
+        searched = " The gateway has no list of predictions to look it up in."
+    risk = "" if can_list or unknown.resent else ' on_unknown_submission="resubmit" always takes that risk.'
+    resent = "It was the second one in a row, as on_unknown_submission says. " if unknown.resent else ""
     return FluxSubmissionUnknownError(
-        f"{gateway}: {failure}. The request for a prediction of {model} sent at {moment} may have been accepted and "
-        f"billed, so it is not sent again.{searched} Look at the usage log in the gateway's console at that time: "
-        "if no prediction was made, clear this task to make one; if one was made, clearing pays for a second. "
-        'on_unknown_submission="resubmit" always takes that risk.',
-        failure,
+        f"{gateway.preset.label}: {unknown.failure}. The request for a prediction of {model} sent at {moment} may have "
+        f"been accepted and billed, so it is not sent again. {resent}{searched.strip()} Look at the usage log in the "
+        "gateway's console at that time: if no prediction was made, clear this task to make one; if one was made, "
+        f"clearing pays for a second.{risk}",
+        unknown.failure,
     )

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Iterable
 from uuid import uuid4
 
-from airflow_provider_flux.batch.state import Entry, RowStore
+from airflow_provider_flux.batch.model import Entry
+from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.storage import join, list_names, read_lines, remove, write_lines
 from airflow_provider_flux.protocol.wire import Log
 

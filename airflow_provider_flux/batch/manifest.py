@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_provider_flux.batch.model import PlannedRow, RowStatus
+from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import part_suffix
-from airflow_provider_flux.batch.state import PlannedRow, RowStatus, RowStore
 from airflow_provider_flux.batch.storage import join, list_names, read_lines, write_lines
 from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import StoredPicture
@@ -175,7 +176,7 @@ class Tally:
         """Return how many rows there are of each status, and what they took."""
         return {
             "total": sum(self._statuses.values()),
-            **{status.value: self._statuses[status.value] for status in RowStatus if status is not RowStatus.LOOKED_UP},
+            **{status.value: self._statuses[status.value] for status in RowStatus if status is not RowStatus.UNSETTLED},
             "spent_usd": round(self._cost_usd, 6),
             "predict_seconds": round(self._predict_seconds, 3),
         }

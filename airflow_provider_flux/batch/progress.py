@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_flux.batch.state import PlannedRow, RowStatus
+from airflow_provider_flux.batch.model import PlannedRow, RowStatus
 from airflow_provider_flux.protocol.verdicts import shorten
 from airflow_provider_flux.protocol.wire import JSON, Log
 from airflow_provider_flux.results import iso

@@ -8,11 +8,11 @@ import ssl
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
@@ -20,7 +20,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_p
 from airflow_provider_flux.access import GatewayAccess
 from airflow_provider_flux.client.budget import budget_of
 from airflow_provider_flux.client.pages import Lists, Sender
-from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send
+from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive_async
 from airflow_provider_flux.protocol.wire import (
     BODY_LIMIT,
     Answer,
@@ -38,28 +38,29 @@ POOL_SIZE = 32
 """Connections for each origin. A bound matters: each TLS connection holds a read buffer of 256 KiB."""
 
 
-async def run(flow: Flow[T], access: GatewayAccess) -> T:
-    """Run a flow to its end over the shared session and return its result."""
+async def run(flow: Flow[T], access: GatewayAccess, *, carry_out: Callable[[Any], Awaitable[Any]] | None = None) -> T:
+    """Run a flow to its end over the shared session and return its result.
+
+    :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked before a
+        create is sent, too, and may raise instead.
+    """
     async with shared_session(access) as (sessions, shared):
         send = functools.partial(_send_in_turn, sessions, shared.places, access)
         if not access.gateway.preset.lists_predictions:
-            return await _drive(flow, send)
+            return await drive_async(flow, functools.partial(_perform, send, carry_out))
         async with shared.lists.asking(access, send) as asking:
-            return await _drive(flow, asking)
+            return await drive_async(flow, functools.partial(_perform, asking, carry_out))
 
 
-async def _drive(flow: Flow[T], send: Sender) -> T:
-    try:
-        effect = next(flow)
-        while True:
-            if isinstance(effect, Send):
-                effect = flow.send(await send(effect))
-            else:
-                await asyncio.sleep(effect.seconds)
-                effect = next(flow)
-    except StopIteration as end:
-        result: T = end.value
-        return result
+async def _perform(send: Sender, carry_out: Callable[[Any], Awaitable[Any]] | None, effect: Any) -> Any:
+    if isinstance(effect, Sleep):
+        return await asyncio.sleep(effect.seconds)
+    is_sent = isinstance(effect, Send)
+    if carry_out is not None and (not is_sent or effect.request.purpose is Purpose.CREATE):
+        outcome = await carry_out(effect)
+        if not is_sent:
+            return outcome
+    return await send(effect)
 
 
 async def _send_in_turn(sessions: Sessions, places: Places, access: GatewayAccess, effect: Send) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import requests
 from requests.auth import AuthBase
@@ -12,7 +12,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from airflow_provider_flux.access import GatewayAccess
 from airflow_provider_flux.client.budget import budget_of
-from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send
+from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive
 from airflow_provider_flux.protocol.gateways import origin_of
 from airflow_provider_flux.protocol.wire import (
     BODY_LIMIT,
@@ -28,24 +28,30 @@ from airflow_provider_flux.telemetry import note_exchange
 T = TypeVar("T")
 
 
-def run(flow: Flow[T], access: GatewayAccess, *, sleep: Callable[[float], object] = time.sleep) -> T:
+def run(
+    flow: Flow[T],
+    access: GatewayAccess,
+    *,
+    carry_out: Callable[[Any], Any] | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> T:
     """Run a flow to its end and return its result.
 
     Each flow has a session of its own, so that one can run inside a signal handler while another is interrupted.
+
+    :param carry_out: carries out what is neither sent nor slept, and returns what came of it.
     """
     with requests.Session() as session:
         session.auth = _BearerAuth(access)
-        try:
-            effect = next(flow)
-            while True:
-                if isinstance(effect, Send):
-                    effect = flow.send(_send_in_turn(session, access, effect, sleep))
-                else:
-                    sleep(effect.seconds)
-                    effect = next(flow)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+
+        def perform(effect: Any) -> Any:
+            if isinstance(effect, Send):
+                return _send_in_turn(session, access, effect, sleep)
+            if isinstance(effect, Sleep):
+                return sleep(effect.seconds)
+            return carry_out(effect) if carry_out is not None else None
+
+        return drive(flow, perform)
 
 
 def _send_in_turn(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -14,18 +13,23 @@ from airflow.sdk import BaseHook
 from airflow_provider_flux.access import GatewayAccess, read_connection
 from airflow_provider_flux.exceptions import (
     FluxConnectionError,
+    FluxDeadlineError,
     FluxGatewayError,
     FluxInputError,
-    FluxSubmissionUnknownError,
+    FluxStillRunningError,
+    call_error,
     gateway_error,
-    submission_unknown_error,
 )
 from airflow_provider_flux.pricing import Prices, read_price_list
 from airflow_provider_flux.protocol import catalogue
+from airflow_provider_flux.protocol.cancellation import NotInTime, give_up
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
+from airflow_provider_flux.protocol.lookup import candidates_of, listed_since
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.resume import ResumePolicy, SubmissionRecord
+from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Save, Submission
 from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.wire import JSON, Request
 from airflow_provider_flux.telemetry import note_seen, span, waiting_for
 
 T = TypeVar("T")
@@ -35,15 +39,6 @@ PATIENCE = 120.0
 
 TEST_PREDICTION_ID = "flux-connection-test"
 """An id that no prediction has."""
-
-CLOCK_SKEW = 30.0
-"""Seconds by which the gateway's clock may differ from this machine's when a prediction is looked up."""
-
-LOOKUP_PAUSES = (1.0, 4.0, 10.0)
-"""Seconds to wait before each look into the list: a prediction may show there a little after it was made."""
-
-LOOKUP_GRACE = 5.0
-"""Seconds that a look into the list is given even after the deadline, which the lost create has used up."""
 
 WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 
@@ -114,8 +109,7 @@ class FluxHook(BaseHook):
         """Make one prediction. This is the call that costs money.
 
         The request is repeated only where the gateway cannot have made a prediction: no connection, or a 429. Where
-        nobody can know, the prediction is looked up if the gateway lists predictions, and otherwise nothing is sent
-        again.
+        nobody can know, a gateway that lists predictions tells within a minute; elsewhere nothing is sent again.
 
         :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
         :param input: everything meant for the model.
@@ -123,7 +117,8 @@ class FluxHook(BaseHook):
             signing secret belongs to the gateway's account at Replicate.
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
         :param validate_input: check the input against the model's schema first.
-        :param on_unknown_submission: ``fail``, or ``resubmit`` to send the request once more and risk paying twice.
+        :param on_unknown_submission: what to do where nobody can know, at a gateway without a list: ``fail``, or
+            ``resubmit`` to send the request once more and risk paying twice.
         :param cancel_after: seconds after which the service itself ends the prediction; only Replicate is told.
         :param wait: seconds for which the gateway may hold its answer back until the prediction has ended, which saves
             polls; where it does so, it answers with the prediction's end.
@@ -132,43 +127,94 @@ class FluxHook(BaseHook):
         :raises FluxRefusedError: if the gateway refuses.
         :raises FluxSubmissionUnknownError: if nobody can know whether a prediction was made.
         :raises FluxGatewayError: if the gateway could not be reached in time; no prediction was made.
+        :raises FluxDeadlineError: if the deadline came before anything was sent.
         """
         self.check_input(model, input, against_schema=validate_input)
-        _check_webhook_events(webhook_events_filter)
-        request = self.access.gateway.create(
-            model,
-            input,
-            webhook=webhook,
-            webhook_events_filter=webhook_events_filter,
-            cancel_after=cancel_after,
-            # An answer that is held back for longer than it is waited for would leave the create in doubt.
-            wait=None if wait is None else min(wait, self.access.read_timeout / 2),
-        )
-        until = _deadline(deadline)
-        sent_at = time.time()
-        try:
-            with span("flux.submit", model=model):
-                return self._run(self._conversation.submit(request, deadline=until))
-        except CallFailed as failed:
-            if not failed.may_exist:
-                raise gateway_error(self.gateway_name, failed.failure, failed.verdict, about=f"model {model}") from None
-            failure = failed.failure
-        found = self._look_up(model, input, sent_at, failure, until)
-        if found is not None:
-            return found
-        if on_unknown_submission == "resubmit":
-            self.log.warning("%s; sending it once more, as on_unknown_submission says", failure)
-            return self.create_prediction(
+        return self.run_submission(
+            self.submission(
                 model,
                 input,
                 webhook=webhook,
                 webhook_events_filter=webhook_events_filter,
-                validate_input=False,
-                cancel_after=cancel_after,
+                on_unknown_submission=on_unknown_submission,
+                cancel_at=None if cancel_after is None else time.time() + cancel_after,
                 wait=wait,
                 deadline=deadline,
             )
-        raise self.submission_unknown(model, sent_at, failure)
+        )
+
+    def submission(
+        self,
+        model: str,
+        input: Mapping[str, JSON],
+        *,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[str] | None = None,
+        on_unknown_submission: OnUnknownSubmission = "fail",
+        cancel_at: float | None = None,
+        wait: float | None = None,
+        deadline: float | None = None,
+        generation: int = 0,
+        try_number: int = 1,
+        unrecorded_since: float | None = None,
+    ) -> Submission:
+        """Describe a prediction that :meth:`run_submission` is to have.
+
+        The arguments are those of :meth:`create_prediction` and of
+        :class:`~airflow_provider_flux.protocol.submission.Submission`.
+
+        :param cancel_at: when the service itself should end the prediction, in seconds since the epoch.
+        """
+        _check_webhook_events(webhook_events_filter)
+        gateway = self.access.gateway
+
+        def request() -> Request:
+            return gateway.create(
+                model,
+                input,
+                webhook=webhook,
+                webhook_events_filter=webhook_events_filter,
+                cancel_after=None if cancel_at is None else cancel_at - time.time(),
+                # An answer that is held back for longer than it is waited for would leave the create in doubt.
+                wait=None if wait is None else min(wait, self.access.read_timeout / 2),
+            )
+
+        return Submission(
+            conversation=self._conversation,
+            model=model,
+            input=input,
+            request=request,
+            policy=ResumePolicy(
+                generation=generation,
+                try_number=try_number,
+                can_list=gateway.preset.lists_predictions,
+                resubmits=on_unknown_submission == "resubmit",
+            ),
+            deadline=_deadline(deadline),
+            unrecorded_since=unrecorded_since,
+        )
+
+    def run_submission(
+        self,
+        submission: Submission,
+        record: SubmissionRecord | None = None,
+        save: Callable[[SubmissionRecord | None], None] = lambda record: None,
+    ) -> Prediction:
+        """Have a prediction: that of an earlier try, or a new one. Raises as :meth:`create_prediction` does.
+
+        :param record: what earlier tries have saved.
+        :param save: keeps a record in place of the one before; None forgets it. Called before anything is sent.
+        """
+
+        def carry_out(effect: Save | LookUp) -> Prediction | None:
+            if isinstance(effect, LookUp):
+                return self._run(submission.settle_by_list(effect))
+            save(effect.record)
+            return None
+
+        with span("flux.submit", model=submission.model):
+            flow = submission.attach_or_submit(record)
+            return self._call(flow, f"model {submission.model}", model=submission.model, carry_out=carry_out)
 
     def get_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction:
         """Ask for one prediction.
@@ -227,6 +273,19 @@ class FluxHook(BaseHook):
             note_seen(self.access.gateway, prediction, model, waited=time.time() - submitted_at)
         return prediction
 
+    def give_up_prediction(self, prediction_id: str, *, cancels: bool, is_found_again: bool) -> Prediction:
+        """End the wait for a prediction at its deadline. Return it only if it has succeeded meanwhile.
+
+        :param cancels: whether to cancel it.
+        :param is_found_again: whether a record lets a retry find it.
+        :raises FluxDeadlineError: in any other case, saying what came of canceling it.
+        """
+        try:
+            return self._run(give_up(self._conversation, prediction_id, cancels=cancels))
+        except NotInTime as late:
+            error_type = FluxDeadlineError if late.canceled or is_found_again else FluxStillRunningError
+            raise error_type(str(late), prediction_id, canceled=late.canceled) from None
+
     def cancel_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction | None:
         """Cancel one prediction.
 
@@ -249,24 +308,6 @@ class FluxHook(BaseHook):
             raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
         for page in self._conversation.list(deadline=_deadline(deadline)):
             yield from self._call(page, "list of predictions")
-
-    def submission_unknown(
-        self, model: str, sent_at: float, failure: Failure | None = None, *, candidates: Sequence[str] = ()
-    ) -> FluxSubmissionUnknownError:
-        """Build the error for a create whose outcome nobody can know.
-
-        :param sent_at: when it was sent, in seconds since the epoch.
-        :param failure: how its answer was lost; None if the worker died before it could tell.
-        :param candidates: predictions that it may have made.
-        """
-        return submission_unknown_error(
-            self.gateway_name,
-            failure or Failure(Reason.NETWORK, "the worker ended before the answer came", "an earlier create"),
-            model=model,
-            moment=datetime.fromtimestamp(sent_at, timezone.utc).isoformat(timespec="seconds"),
-            can_list=self.access.gateway.preset.lists_predictions,
-            candidates=candidates,
-        )
 
     def models(self) -> list[str]:
         """Return the ids of the models that the gateway offers to this key (DeerAPI and CometAPI).
@@ -324,16 +365,18 @@ class FluxHook(BaseHook):
     def _conversation(self) -> Conversation:
         return Conversation(self.access.gateway, self.log)
 
-    def _run(self, flow: Flow[T]) -> T:
+    def _run(self, flow: Flow[T], carry_out: Callable[[Any], Any] | None = None) -> T:
         from airflow_provider_flux.client.sync import run
 
-        return run(flow, self.access)
+        return run(flow, self.access, carry_out=carry_out)
 
-    def _call(self, flow: Flow[T], about: str) -> T:
+    def _call(self, flow: Flow[T], about: str, *, model: str = "", carry_out: Callable[[Any], Any] | None = None) -> T:
         try:
-            return self._run(flow)
+            return self._run(flow, carry_out)
+        except NotSubmitted as nothing:
+            raise FluxDeadlineError(str(nothing), "", canceled=False) from None
         except CallFailed as failed:
-            raise gateway_error(self.gateway_name, failed.failure, failed.verdict, about=about) from None
+            raise call_error(self.access.gateway, failed, about=about, model=model) from None
 
     def _read(self, path: str, about: str) -> JSON:
         if not path:
@@ -343,31 +386,6 @@ class FluxHook(BaseHook):
     def _malformed(self, about: str) -> FluxGatewayError:
         failure = Failure(Reason.MALFORMED, "the answer does not have the documented shape", about)
         return gateway_error(self.gateway_name, failure, Verdict.REFUSED)
-
-    def _look_up(
-        self, model: str, input: Mapping[str, JSON], sent_at: float, failure: Failure, deadline: float
-    ) -> Prediction | None:
-        """Look for the prediction of a create whose outcome is unknown, where the gateway lists predictions."""
-        if not self.access.gateway.preset.lists_predictions:
-            return None
-        self.log.warning("%s; looking for the prediction in the gateway's list", failure)
-        until = max(deadline, time.time() + LOOKUP_GRACE)
-        for pause in LOOKUP_PAUSES:
-            if time.time() + pause > until:
-                return None
-            time.sleep(pause)
-            try:
-                found = self.find_predictions(model, input, sent_at=sent_at, deadline=until)
-            except FluxGatewayError as error:
-                self.log.warning("The list of predictions could not be read: %s", error)
-                continue
-            if len(found) == 1:
-                self.log.info("Prediction %s is the one that was asked for", found[0].id)
-                return found[0]
-            if found:
-                self.log.warning("%d predictions could be the one that was asked for", len(found))
-                return None
-        return None
 
     def find_predictions(
         self, model: str, input: Mapping[str, JSON], *, sent_at: float, deadline: float | None = None
@@ -379,14 +397,10 @@ class FluxHook(BaseHook):
         :raises FluxConnectionError: if the gateway has no list.
         :raises FluxGatewayError: if the list cannot be read, which is not the same as an empty one.
         """
-        alike = []
-        for prediction in self.list_predictions(deadline=deadline):
-            if prediction.created_at is None or prediction.created_at < sent_at - CLOCK_SKEW:
-                break
-            same = prediction.model == model and dict(prediction.input) == dict(input)
-            if same and not ended_in_vain_before(prediction, sent_at):
-                alike.append(prediction)
-        return alike
+        if not self.access.gateway.preset.lists_predictions:
+            raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
+        flow = listed_since(self._conversation, sent_at, deadline=_deadline(deadline))
+        return candidates_of(self._call(flow, "list of predictions"), model, input, sent_at=sent_at)
 
     def _explain_test(self, failure: Failure) -> tuple[bool, str]:
         origin = self.access.gateway.origin
@@ -419,12 +433,6 @@ def _knows_no_prediction(failure: Failure) -> bool:
 
 
 _NO_SUCH_PAGE = {"not found", "404 page not found", "404 not found", "404: not found", "(no text)"}
-
-
-def ended_in_vain_before(prediction: Prediction, moment: float) -> bool:
-    """Tell whether a prediction had ended without success by a time, so that no create after it has made it."""
-    ended = prediction.completed_at is not None and prediction.completed_at < moment
-    return ended and prediction.status is not PredictionStatus.SUCCEEDED
 
 
 def _deadline(deadline: float | None) -> float:

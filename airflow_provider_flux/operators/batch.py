@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_flux.batch.rendering import RowRenderer
     from airflow_provider_flux.batch.rows import Row
-    from airflow_provider_flux.batch.running import BatchRun
+    from airflow_provider_flux.batch.run import BatchRun
 
 OnRowError = Literal["continue", "fail"]
 
@@ -63,7 +63,8 @@ class FluxBatchOperator(BaseOperator):
     :param poll_interval: exactly this many seconds between polls of a prediction; fitted to the model if not given.
     :param validate_input: check each input against its model's schema before it is sent.
     :param on_unknown_submission: what to do with a row of which nobody can know whether a prediction was made:
-        ``fail`` it, or ``resubmit`` it and risk paying twice.
+        ``fail`` it, or ``resubmit`` it once and risk paying twice. Where the gateway lists predictions (Replicate),
+        both mean the same: its list tells, and nothing is sent again unless it shows that none was made.
     :param cancel_on_kill: cancel what is in flight when the task is ended by a person or its worker is stopped.
     :param write_sidecars: write a JSON file with prompt, model, seed and times next to each row's pictures.
     """
@@ -133,8 +134,8 @@ class FluxBatchOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Make the rows that are not made yet, and return the manifest's path."""
+        from airflow_provider_flux.batch.announce import record_batch_event
         from airflow_provider_flux.batch.progress import PROGRESS_KEY
-        from airflow_provider_flux.batch.telling import record_batch_event
 
         self._batch = self._prepare(context)
         if self._killed:
@@ -156,51 +157,41 @@ class FluxBatchOperator(BaseOperator):
         """Tell OpenLineage of the manifest and of the pictures' folder."""
         if self._totals is None:
             return None
-        from airflow_provider_flux.batch.telling import batch_lineage
+        from airflow_provider_flux.batch.announce import batch_lineage
 
         return batch_lineage(self._totals, self.output_path, gateway=self.hook.gateway_name)
 
     def _prepare(self, context: Context) -> BatchRun:
-        from airflow_provider_flux.batch.control import Control
-        from airflow_provider_flux.batch.making import MakingOptions
-        from airflow_provider_flux.batch.planning import Deciding, Identity
-        from airflow_provider_flux.batch.rows import Table
-        from airflow_provider_flux.batch.running import BatchPlan, BatchRun
-        from airflow_provider_flux.outputs.storing import check_output_path
+        from airflow_provider_flux.batch import run
 
         output_path = self.output_path.rstrip("/")
-        manifest_path = self.manifest_path or f"{output_path}/manifest.jsonl"
-        for path in (output_path, manifest_path):
-            check_output_path(path)
-        table = Table.from_argument(self.rows)
+        table = run.Table.from_argument(self.rows)
         timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
-        plan = BatchPlan(
-            table=table,
-            renderer=self._renderer(context),
-            manifest_path=manifest_path,
-            suffix=table.suffix or _suffix_of_mapped(context),
-            validate_input=self.validate_input,
-        )
-        options = MakingOptions(
-            output_path=output_path,
-            max_in_flight=self.max_in_flight,
-            budget_usd=self._budget(),
-            timeout=timeout,
-            poll_interval=self.poll_interval,
-            cancel_on_kill=self.cancel_on_kill,
-            write_sidecars=self.write_sidecars,
-        )
-        return BatchRun(
+        return run.BatchRun(
             hook=self.hook,
-            plan=plan,
-            deciding=Deciding(
-                Identity.of_task(context),
+            plan=run.BatchPlan(
+                table=table,
+                renderer=self._renderer(context),
+                manifest_path=self.manifest_path or f"{output_path}/manifest.jsonl",
+                suffix=table.suffix or _suffix_of_mapped(context),
+            ),
+            policy=run.BatchPolicy(
+                run.Identity.of_task(context),
                 can_list=self.hook.access.gateway.preset.lists_predictions,
-                on_unknown_submission=self.on_unknown_submission,
+                resubmits=self.on_unknown_submission == "resubmit",
                 incremental=self.incremental,
             ),
-            control=Control(self.on_row_error, self.max_failures),
-            options=options,
+            control=run.StopControl(self.on_row_error, self.max_failures),
+            options=run.BatchOptions(
+                output_path=output_path,
+                max_in_flight=self.max_in_flight,
+                budget_usd=self._budget(),
+                timeout=timeout,
+                poll_interval=self.poll_interval,
+                validate_input=self.validate_input,
+                cancel_on_kill=self.cancel_on_kill,
+                write_sidecars=self.write_sidecars,
+            ),
             # Asked for by what is there, not by version: the store came with Airflow 3.3.
             figures=context.get("task_state_store"),
             log=self.log,

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from airflow.configuration import conf
 from airflow.sdk import BaseOperator
 
-from airflow_provider_flux.cancellation import CANCEL_AFTER_MARGIN, cancel
-from airflow_provider_flux.durable import SubmissionRecords
+from airflow_provider_flux.client.cancel import cancel_prediction
 from airflow_provider_flux.ending import EndFromTrigger, check_end_from_trigger, ends_from_trigger
 from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
@@ -20,15 +19,17 @@ from airflow_provider_flux.exceptions import (
     FluxKilledError,
     FluxOutputError,
     FluxOutputNotStoredError,
-    FluxStillRunningError,
     TaskDeferralTimeout,
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
 from airflow_provider_flux.outputs.storage import Storage, storage_of
-from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN
+from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.resume import SubmissionRecord, can_be_handed_on, was_canceled_under
+from airflow_provider_flux.protocol.submission import Submission
 from airflow_provider_flux.results import publish_start, published_id, settle
-from airflow_provider_flux.submission import Attempt
+from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, try_number_of
 from airflow_provider_flux.waiting import (
     PendingPrediction,
     check_poll_interval,
@@ -80,7 +81,8 @@ class FluxPredictionOperator(BaseOperator):
     :param durable: keep a record of the prediction, so that a retry, a clear or a crash finds it instead of paying for
         another (Airflow 3.3 and later).
     :param on_unknown_submission: what to do when nobody can know whether a prediction was made: ``fail``, or
-        ``resubmit`` to send the request once more and risk paying twice.
+        ``resubmit`` to send the request once more and risk paying twice. Where the gateway lists predictions
+        (Replicate), both mean the same: its list tells, and nothing is sent again unless it shows that none was made.
     """
 
     template_fields: Sequence[str] = (
@@ -167,13 +169,12 @@ class FluxPredictionOperator(BaseOperator):
         self.hook.check_input(self.model, self._whole_input(), against_schema=self.validate_input)
         if self._storage is not None:
             self._storage.check()
-        prediction = self._attempt(context, deadline).attach_or_submit(lambda: self._create(deadline))
+        prediction = self._attach_or_submit(context, deadline)
         self._take_note_of(prediction)
         publish_start(context, prediction, self.hook.access, model=self.model, input=self._whole_input())
         if not self.wait_for_completion:
             return prediction.id
-        # A success without output is not believed yet.
-        if prediction.outputs if prediction.status is PredictionStatus.SUCCEEDED else prediction.status.is_terminal:
+        if can_be_handed_on(prediction):
             return self._settle(context, prediction)
         pending = PendingPrediction(
             prediction_id=prediction.id,
@@ -225,7 +226,7 @@ class FluxPredictionOperator(BaseOperator):
         """Cancel the prediction, unless it has ended."""
         self._killed = True
         if self.cancel_on_kill and self._prediction_id is not None:
-            self.log.info("%s", cancel(self.hook.access, self._prediction_id, self.log).report)
+            self.log.info("%s", cancel_prediction(self.hook.access, self._prediction_id, self.log).report)
 
     def _seconds_allowed(self) -> float:
         timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
@@ -235,44 +236,39 @@ class FluxPredictionOperator(BaseOperator):
         limit = self.execution_timeout.total_seconds()
         return min(timeout, limit - min(EXECUTION_TIMEOUT_MARGIN, limit / 10))
 
-    def _attempt(self, context: Context, deadline: float) -> Attempt:
-        task_instance: Any = context["ti"]
+    def _attach_or_submit(self, context: Context, deadline: float) -> Prediction:
+        records = SubmissionRecords.of_task(context, durable=self.durable)
+        if not records.are_kept and not self.hook.access.gateway.preset.lists_predictions:
+            self.log.warning(
+                "This task keeps no record of its prediction (that takes Airflow 3.3 and durable=True), and %s has no "
+                "list to find it in: if the worker dies from here on, a retry pays for a second one",
+                self.hook.gateway_name,
+            )
+
+        def save(record: SubmissionRecord | None) -> None:
+            if self._killed and record is not None and record.prediction_id is None:
+                raise FluxKilledError("The task was ended before its prediction was asked for; nothing was sent.")
+            records.save(record)
+
+        return self.hook.run_submission(self._submission(context, deadline, records), records.read(), save)
+
+    def _submission(self, context: Context, deadline: float, records: SubmissionRecords) -> Submission:
         run: Any = context.get("dag_run")
         started = getattr(run, "start_date", None)
-        return Attempt(
-            hook=self.hook,
-            log=self.log,
-            records=SubmissionRecords.of_task(context, durable=self.durable),
-            model=self.model,
-            input=self._whole_input(),
-            # Airflow raises it when a person clears the task, and leaves it alone when it retries.
-            generation=getattr(task_instance, "max_tries", 0) or 0,
-            try_number=getattr(task_instance, "try_number", 1) or 1,
-            on_unknown_submission=self.on_unknown_submission,
-            deadline=deadline,
-            run_started_at=started.timestamp() if self.durable and started is not None else None,
-        )
-
-    def _create(self, deadline: float) -> Prediction:
-        if self._killed:
-            raise FluxKilledError("The task was ended before its prediction was asked for; nothing was sent.")
-        if time.time() >= deadline:
-            message = "The deadline passed before the prediction was asked for; nothing was sent."
-            raise FluxDeadlineError(message, "", canceled=False)
-        waits = self.wait_for_completion and self.cancel_on_timeout
-        prediction = self.hook.create_prediction(
+        is_retry_without_record = self.durable and not records.are_kept and try_number_of(context) > 1
+        return self.hook.submission(
             self.model,
             self._whole_input(),
             webhook=self.webhook,
             webhook_events_filter=self.webhook_events_filter,
-            validate_input=False,
             on_unknown_submission=self.on_unknown_submission,
-            cancel_after=deadline - time.time() + CANCEL_AFTER_MARGIN if waits else None,
+            cancel_at=deadline + CANCEL_AFTER_MARGIN if self.wait_for_completion and self.cancel_on_timeout else None,
             wait=wait_on_create(self.model) if self.wait_for_completion else None,
             deadline=deadline,
+            generation=generation_of(context),
+            try_number=try_number_of(context),
+            unrecorded_since=started.timestamp() if started is not None and is_retry_without_record else None,
         )
-        self.log.info("Prediction %s of %s was made", prediction.id, self.model)
-        return prediction
 
     def _take_note_of(self, prediction: Prediction) -> None:
         self._prediction_id = prediction.id
@@ -325,9 +321,9 @@ class FluxPredictionOperator(BaseOperator):
 
     def _settle(self, context: Context, prediction: Prediction) -> Any:
         """Hand on the pictures, or the error. A prediction that was canceled under another try is made again."""
-        ended_early = prediction.status in (PredictionStatus.CANCELED, PredictionStatus.ABORTED)
-        if ended_early and not self._killed and self._attempt(context, time.time()).is_of_an_earlier_try():
-            # Clearing a task cancels its prediction, maybe just after the new try has gone on with it.
+        records = SubmissionRecords.of_task(context, durable=self.durable)
+        policy = self._submission(context, time.time(), records).policy
+        if not self._killed and was_canceled_under(prediction, records.read(), policy):
             self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
             return self.execute(context)
         try:
@@ -340,7 +336,7 @@ class FluxPredictionOperator(BaseOperator):
                 storage=self._storage,
             )
         except FluxOutputNotStoredError as error:
-            if SubmissionRecords.of_task(context, durable=self.durable).are_kept:
+            if records.are_kept:
                 raise
             raise FluxOutputError(f"{error} Not retried: without a record, a retry would pay for another.") from error
 
@@ -350,13 +346,8 @@ class FluxPredictionOperator(BaseOperator):
 
     def _give_up(self, context: Context, prediction_id: str) -> Prediction:
         """End the wait at the deadline. Return the prediction only if it turns out to have succeeded meanwhile."""
-        report = "It goes on and may be billed, as cancel_on_timeout=False says."
-        canceled = False
-        if self.cancel_on_timeout:
-            cancellation = cancel(self.hook.access, prediction_id, self.log, patience=30.0)
-            if cancellation.prediction is not None and cancellation.prediction.status is PredictionStatus.SUCCEEDED:
-                return cancellation.prediction
-            report, canceled = cancellation.report, cancellation.canceled
-        found_again = SubmissionRecords.of_task(context, durable=self.durable).are_kept
-        error_type = FluxDeadlineError if canceled or found_again else FluxStillRunningError
-        raise error_type(f"Prediction {prediction_id} did not end in time. {report}", prediction_id, canceled=canceled)
+        return self.hook.give_up_prediction(
+            prediction_id,
+            cancels=self.cancel_on_timeout,
+            is_found_again=SubmissionRecords.of_task(context, durable=self.durable).are_kept,
+        )

@@ -1,17 +1,18 @@
 """The conversations with a gateway, written once.
 
-A flow is a generator that yields what it needs (:class:`Send` a request, :class:`Sleep` for a while) and is given the
-reply. It does no I/O, so the worker drives it with ``requests`` and the triggerer with ``aiohttp``, each in a dozen
-lines (:mod:`airflow_provider_flux.client`), and a test drives it with a list of replies and a clock of its own.
+A flow is a generator that yields effects (:class:`Send` a request, :class:`Sleep` for a while) and is given what came
+of them. It does no I/O, so the worker drives it with ``requests`` and the triggerer with ``aiohttp``
+(:mod:`airflow_provider_flux.client`), and a test drives it with a list of replies and a clock of its own. The flows
+that spend money are in :mod:`airflow_provider_flux.protocol.submission`, with two effects more.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_flux.protocol.catalogue import expected_outputs
 from airflow_provider_flux.protocol.gateways import Gateway
@@ -25,7 +26,7 @@ from airflow_provider_flux.protocol.prediction import (
 from airflow_provider_flux.protocol.run_times import RUN_TIMES, RunTimes, run_time
 from airflow_provider_flux.protocol.schedule import Chance, PollSchedule, backoff
 from airflow_provider_flux.protocol.verdicts import Failure, Good, Trouble, Verdict, judge, malformed, not_found
-from airflow_provider_flux.protocol.wire import JSON, Log, Reply, Request
+from airflow_provider_flux.protocol.wire import JSON, Log, Request
 
 DOUBTFUL_LIMIT = 8
 """How many doubtful answers in a row are borne before a call fails."""
@@ -63,8 +64,43 @@ class Sleep:
     seconds: float
 
 
-Flow: TypeAlias = Generator["Send | Sleep", Reply, T]
-"""A conversation: send it the reply to a :class:`Send`, and step it with ``next`` after a :class:`Sleep`."""
+Flow: TypeAlias = Generator[Any, Any, T]
+"""A conversation: it yields effects, and is sent what came of each; what an effect raises is thrown into it."""
+
+
+def drive(flow: Flow[T], carry_out: Callable[[Any], Any]) -> T:
+    """Run a flow to its end and return its result.
+
+    :param carry_out: carries out one effect and returns what came of it.
+    """
+    try:
+        effect = next(flow)
+        while True:
+            try:
+                outcome = carry_out(effect)
+            except Exception as error:  # noqa: BLE001 (the flow decides what it means)
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(outcome)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def drive_async(flow: Flow[T], carry_out: Callable[[Any], Awaitable[Any]]) -> T:
+    """Run a flow to its end as :func:`drive` does, from an event loop."""
+    try:
+        effect = next(flow)
+        while True:
+            try:
+                outcome = await carry_out(effect)
+            except Exception as error:  # noqa: BLE001 (the flow decides what it means)
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(outcome)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 class CallFailed(Exception):

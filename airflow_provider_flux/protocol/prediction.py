@@ -42,6 +42,9 @@ _TERMINAL = frozenset(
     }
 )
 
+CANCELED = frozenset({PredictionStatus.CANCELED, PredictionStatus.ABORTED})
+"""Ended early, at somebody's word."""
+
 _STATUS_WORDS: Mapping[str, PredictionStatus] = {
     **{status.value: status for status in PredictionStatus if status is not PredictionStatus.UNKNOWN},
     "cancelled": PredictionStatus.CANCELED,

@@ -17,7 +17,7 @@ from airflow.sdk import BaseHook
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_flux.access import GatewayAccess, read_connection
-from airflow_provider_flux.cancellation import cancel
+from airflow_provider_flux.client.cancel import cancel_prediction
 from airflow_provider_flux.exceptions import FluxConnectionError
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed
 from airflow_provider_flux.protocol.prediction import Prediction
@@ -210,7 +210,7 @@ class FluxPredictionTrigger(BaseTrigger):
             self.log.info("Prediction %s goes on: its task still waits for it elsewhere", self.prediction_id)
             return
         access = self._access or read_connection(BaseHook.get_connection(self.flux_conn_id))
-        self.log.info("%s", cancel(access, self.prediction_id, self.log).report)
+        self.log.info("%s", cancel_prediction(access, self.prediction_id, self.log).report)
 
     def _is_still_deferred(self) -> bool:
         """Tell whether the task still waits.

@@ -24,7 +24,7 @@ def record_batch_event(context: Context, outlets: Iterable[Any], totals: Mapping
     An ``Asset`` among the outlets gets one event, an ``AssetAlias`` one whose asset is the manifest.
 
     :param outlets: the task's outlets.
-    :param totals: what :meth:`airflow_provider_flux.batch.running.BatchRun.run` returned.
+    :param totals: what :meth:`airflow_provider_flux.batch.run.BatchRun.run` returned.
     """
     from airflow.sdk import Asset, AssetAlias
 
@@ -41,7 +41,7 @@ def batch_lineage(
 ) -> OperatorLineage[OutputDataset, RunFacet]:
     """Return what the operator's ``get_openlineage_facets_on_complete`` tells: the manifest and the pictures' folder.
 
-    :param totals: what :meth:`airflow_provider_flux.batch.running.BatchRun.run` returned.
+    :param totals: what :meth:`airflow_provider_flux.batch.run.BatchRun.run` returned.
     :param output_path: the pictures' folder.
     :param gateway: the gateway's name.
     """

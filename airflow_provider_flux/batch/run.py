@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_flux.batch.control import Control
 from airflow_provider_flux.batch.engine import Engine
 from airflow_provider_flux.batch.ledger import Ledger, read_ledger
-from airflow_provider_flux.batch.making import MakingOptions, Workshop
 from airflow_provider_flux.batch.manifest import read_former, write_manifest
-from airflow_provider_flux.batch.planning import SHOWN, Deciding, Planner
+from airflow_provider_flux.batch.model import RowStatus
+from airflow_provider_flux.batch.planning import SHOWN, Planner
 from airflow_provider_flux.batch.progress import PROGRESS_KEY, Progress
 from airflow_provider_flux.batch.rendering import RowRenderer
+from airflow_provider_flux.batch.resources import BatchOptions, Resources
+from airflow_provider_flux.batch.resume import BatchPolicy, Identity
+from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Table
-from airflow_provider_flux.batch.state import RowStatus, RowStore
+from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.batch.storage import join, list_names
-from airflow_provider_flux.cancellation import KILL_PATIENCE
 from airflow_provider_flux.exceptions import FluxBudgetError
 from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.outputs.storing import check_output_path
+from airflow_provider_flux.protocol.cancellation import KILL_PATIENCE
 from airflow_provider_flux.protocol.wire import Log
 from airflow_provider_flux.results import iso
 
@@ -46,7 +49,6 @@ class BatchPlan:
     renderer: RowRenderer
     manifest_path: str
     suffix: str
-    validate_input: bool
 
 
 class BatchRun:
@@ -60,15 +62,15 @@ class BatchRun:
         *,
         hook: FluxHook,
         plan: BatchPlan,
-        deciding: Deciding,
-        control: Control,
-        options: MakingOptions,
+        policy: BatchPolicy,
+        control: StopControl,
+        options: BatchOptions,
         figures: Any,
         log: Log,
     ) -> None:
         self._hook = hook
         self._plan = plan
-        self._deciding = deciding
+        self._policy = policy
         self._control = control
         self._options = options
         self._figures = figures
@@ -90,6 +92,8 @@ class BatchRun:
         :return: the totals.
         :raises FluxError: if nothing could be begun.
         """
+        for path in (self._options.output_path, self._plan.manifest_path):
+            check_output_path(path)
         with RowStore() as store:
             names = self._remember(store)
             self._planner(store).plan(self._plan.table, self._plan.renderer)
@@ -100,7 +104,7 @@ class BatchRun:
             self._make(store, ledger)
             totals = self._finish(store)
             if not self._control.is_killed:
-                ledger.compact(of_run=self._deciding.identity.run)
+                ledger.compact(of_run=self._policy.identity.run)
             return totals
 
     def check_result(self, totals: Mapping[str, Any]) -> None:
@@ -125,7 +129,7 @@ class BatchRun:
     def _remember(self, store: RowStore) -> list[str]:
         """Take note of what earlier tries and runs have done; return the names of the ledger's segments."""
         folder, _, name = self._plan.manifest_path.rpartition("/")
-        if self._deciding.incremental:
+        if self._policy.incremental:
             read_former(self._plan.manifest_path, self._plan.suffix, store)
         for found in list_names(folder):
             # Those of other parts as well: a row that has moved between parts is not paid for again.
@@ -141,8 +145,8 @@ class BatchRun:
         return Planner(
             self._hook,
             store,
-            self._deciding,
-            validate_input=self._plan.validate_input,
+            self._policy,
+            validate_input=self._options.validate_input,
             has_budget=self._options.budget_usd is not None,
             is_stopped=lambda: self._control.is_stopped,
         )
@@ -160,15 +164,15 @@ class BatchRun:
         progress = Progress(
             store.counts(),
             self.manifest_path,
-            spent_usd=store.committed_usd(self._deciding.identity.run),
+            spent_usd=store.committed_usd(self._policy.identity.run),
             now=time.time(),
         )
         self._engine = Engine(
-            Workshop(
+            Resources(
                 hook=self._hook,
                 store=store,
                 ledger=ledger,
-                deciding=self._deciding,
+                policy=self._policy,
                 control=self._control,
                 progress=progress,
                 options=self._options,
@@ -203,12 +207,12 @@ class BatchRun:
             self._log.warning("The figures could not be published: %s", error)
 
     def _finish(self, store: RowStore) -> dict[str, Any]:
-        store.change_all(RowStatus.LOOKED_UP, RowStatus.IN_FLIGHT)
+        store.change_all(RowStatus.UNSETTLED, RowStatus.IN_FLIGHT)
         if isinstance(self._control.reason, FluxBudgetError):
             store.change_all(RowStatus.NOT_STARTED, RowStatus.OVER_BUDGET)
         totals = write_manifest(self.manifest_path, store)
         removed, _ = store.removed(0)
-        spent = round(store.committed_usd(self._deciding.identity.run), 6)
+        spent = round(store.committed_usd(self._policy.identity.run), 6)
         return {
             **totals,
             "removed": removed,
@@ -217,3 +221,6 @@ class BatchRun:
             "started_at": iso(self._started_at),
             "updated_at": iso(time.time()),
         }
+
+
+__all__ = ["BatchOptions", "BatchPlan", "BatchPolicy", "BatchRun", "Identity", "StopControl", "Table"]

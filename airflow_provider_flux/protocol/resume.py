@@ -1,29 +1,17 @@
-"""One prediction for one task, whatever dies in between: the record of a submission, and what follows from it.
-
-Before a create is sent, an intent is written into Airflow's task state store (Airflow 3.3 and later); the prediction's
-id is added the moment it is known. The store outlives retries, clears, workers and triggerers, so that the next try
-finds what the last one paid for.
-"""
+"""What a try does about the prediction of an earlier one: the record of a submission, and what follows from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_flux.protocol.gateways import Gateway
-from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.prediction import CANCELED, Prediction, PredictionStatus
 from airflow_provider_flux.protocol.verdicts import can_pass
 from airflow_provider_flux.protocol.wire import JSON
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-
-RECORD_KEY = "flux_prediction"
-"""Name of the record in the task state store. Never renamed: a new version must find what an old one paid for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +33,11 @@ class SubmissionRecord:
     prediction_id: str | None = None
     told: bool = False
 
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, JSON]) -> SubmissionRecord:
+        """Read what was stored. Fields that a later version has added are left out."""
+        return cls(**{name: stored[name] for name in cls.__slots__ if name in stored})
+
 
 class Step(Enum):
     """What to do about a record."""
@@ -57,13 +50,35 @@ class Step(Enum):
     CANCEL_AND_SUBMIT = "cancel and submit"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePolicy:
+    """Who asks, and what may be done about a record that is found.
+
+    :param generation: of this try; changes when a person clears the task.
+    :param try_number: counts Airflow's tries.
+    :param can_list: whether the gateway lists predictions.
+    :param resubmits: whether the caller takes the risk of paying twice where nobody can know.
+    """
+
+    generation: int = 0
+    try_number: int = 1
+    can_list: bool
+    resubmits: bool
+
+    def takes_the_risk(self, record: SubmissionRecord) -> bool:
+        """Tell whether a person has been told of an unknown outcome, and has cleared the task since."""
+        return record.told and record.generation != self.generation
+
+    def is_of_an_earlier_try(self, record: SubmissionRecord | None) -> bool:
+        """Tell whether a record was made by another try than this one."""
+        return record is not None and (record.generation, record.try_number) != (self.generation, self.try_number)
+
+
 def decide(
     record: SubmissionRecord | None,
     *,
     fingerprint: str,
-    generation: int,
-    can_list: bool,
-    resubmits: bool,
+    policy: ResumePolicy,
     seen: Prediction | None = None,
     gone: bool = False,
 ) -> Step:
@@ -92,37 +107,33 @@ def decide(
     id                                           gone                attach: the error says so
     ============================================ =================== =======================================
 
-    :param record: what the store holds.
+    :param record: what was saved.
     :param fingerprint: of what this try would submit.
-    :param generation: of this try.
-    :param can_list: whether the gateway lists predictions.
-    :param resubmits: whether the caller takes the risk of paying twice.
+    :param policy: of this try.
     :param seen: the recorded prediction as the gateway describes it now.
     :param gone: whether the gateway says that it knows no such prediction.
     """
     if record is None:
         return Step.SUBMIT
     same_input = record.fingerprint == fingerprint
-    cleared = record.generation != generation
     if record.prediction_id is None:
-        takes_the_risk = resubmits or (cleared and record.told)
-        return _decide_on_intent(same_input, can_list, takes_the_risk)
+        return _decide_on_intent(record, same_input, policy)
     if seen is None and not gone:
         return Step.ASK
     if same_input:
-        return _decide_on_prediction(seen, cleared)
+        return _decide_on_prediction(seen, cleared=record.generation != policy.generation)
     return Step.CANCEL_AND_SUBMIT if seen is not None and not seen.status.is_terminal else Step.SUBMIT
 
 
-def _decide_on_intent(same_input: bool, can_list: bool, takes_the_risk: bool) -> Step:
+def _decide_on_intent(record: SubmissionRecord, same_input: bool, policy: ResumePolicy) -> Step:
     if not same_input:
         return Step.SUBMIT
-    if can_list:
+    if policy.can_list:
         return Step.LOOK_UP
-    return Step.SUBMIT if takes_the_risk else Step.REFUSE
+    return Step.SUBMIT if policy.resubmits or policy.takes_the_risk(record) else Step.REFUSE
 
 
-def _decide_on_prediction(seen: Prediction | None, cleared: bool) -> Step:
+def _decide_on_prediction(seen: Prediction | None, *, cleared: bool) -> Step:
     if seen is None or _is_at_its_end(seen):
         return Step.SUBMIT if cleared else Step.ATTACH
     ended_without_picture = seen.status.is_terminal and seen.status is not PredictionStatus.SUCCEEDED
@@ -142,54 +153,16 @@ def fingerprint_of(gateway: Gateway, model: str, input: Mapping[str, JSON]) -> s
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
-class _Store(Protocol):
-    """Airflow's task state store, as far as it is used here."""
+def can_be_handed_on(prediction: Prediction) -> bool:
+    """Tell whether a prediction needs no more waiting. A success without output is not believed at first sight."""
+    return (
+        bool(prediction.outputs) if prediction.status is PredictionStatus.SUCCEEDED else prediction.status.is_terminal
+    )
 
-    def get(self, key: str) -> Any: ...
-    def set(self, key: str, value: Any) -> None: ...
-    def delete(self, key: str) -> None: ...
 
+def was_canceled_under(prediction: Prediction, record: SubmissionRecord | None, policy: ResumePolicy) -> bool:
+    """Tell whether a prediction that a try has gone on with was canceled for the sake of the try before.
 
-class SubmissionRecords:
-    """The record of one task in Airflow's task state store.
-
-    :param store: None where there is no store (Airflow 3.1 and 3.2), or none is wanted: then nothing is remembered.
+    Clearing or ending a task cancels its prediction, maybe just after the next try has found it.
     """
-
-    def __init__(self, store: _Store | None) -> None:
-        self._store = store
-
-    @classmethod
-    def of_task(cls, context: Context, *, durable: bool) -> SubmissionRecords:
-        """Return the records of the running task."""
-        # Asked for by what is there, not by version: the store came with Airflow 3.3.
-        store: Any = context.get("task_state_store") if durable else None
-        return cls(store)
-
-    @property
-    def are_kept(self) -> bool:
-        """Whether a later try will find them."""
-        return self._store is not None
-
-    def read(self) -> SubmissionRecord | None:
-        """Return the record, or None if there is none."""
-        stored = self._store.get(RECORD_KEY) if self._store is not None else None
-        return SubmissionRecord(**stored) if isinstance(stored, dict) else None
-
-    def write(self, record: SubmissionRecord) -> None:
-        """Keep a record in place of the one before."""
-        if self._store is not None:
-            self._store.set(RECORD_KEY, asdict(record))
-
-    def add_id(self, record: SubmissionRecord, prediction_id: str) -> None:
-        """Add the id to an intent."""
-        self.write(replace(record, prediction_id=prediction_id))
-
-    def note_told(self, record: SubmissionRecord) -> None:
-        """Note that an error tells of an intent whose outcome nobody knows."""
-        self.write(replace(record, told=True))
-
-    def forget(self) -> None:
-        """Remove the record of a create that is known to have made nothing."""
-        if self._store is not None:
-            self._store.delete(RECORD_KEY)
+    return prediction.status in CANCELED and policy.is_of_an_earlier_try(record)

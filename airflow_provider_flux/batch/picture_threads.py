@@ -17,7 +17,7 @@ STORES_AT_ONCE = 16
 """Of how many rows the pictures are fetched and stored at a time, besides the predictions in flight."""
 
 
-class StoreRoom:
+class PictureThreads:
     """Threads, and a picture store for each that is busy."""
 
     def __init__(self, rules: FetchRules) -> None:

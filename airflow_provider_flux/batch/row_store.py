@@ -1,4 +1,4 @@
-"""What is known of every row, in a temporary SQLite file: memory does not grow with the table."""
+"""All rows of a batch in a temporary SQLite file: memory does not grow with the table."""
 
 from __future__ import annotations
 
@@ -7,97 +7,15 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
 from airflow_provider_flux.protocol.wire import JSON
 
 CHUNK = 200
 """Rows that are read at once."""
-
-
-class RowStatus(str, Enum):
-    """How a row stands; the words of the manifest."""
-
-    NOT_STARTED = "not_started"
-    LOOKED_UP = "looked_up"
-    """A create may have made its prediction, which the gateway's list will tell."""
-    IN_FLIGHT = "in_flight"
-    SUCCEEDED = "succeeded"
-    KEPT = "kept"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-    """A create may have made its prediction, and nobody can tell."""
-    OVER_BUDGET = "over_budget"
-
-    @property
-    def has_pictures(self) -> bool:
-        """Whether the row's pictures are stored."""
-        return self in (RowStatus.SUCCEEDED, RowStatus.KEPT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What the ledger knows of a row. The one with the highest revision counts.
-
-    :param key: the row's identity.
-    :param revision: counts the entries of a row.
-    :param run: the task instance that wrote it.
-    :param generation: changes when a person clears the task.
-    :param try_number: the try that sent the create.
-    :param fingerprint: of what was submitted.
-    :param sent_at: when a create was about to be sent; 0 if none can have made a prediction.
-    :param prediction_id: None as long as nobody knows whether there is a prediction.
-    :param told: whether an error has said so.
-    :param attempts: how many creates the run has sent for the row.
-    :param committed_usd: what they cost: estimates at first, corrected once a prediction has ended.
-    :param outcome: how it ended, as the manifest says it; None while it has not.
-    """
-
-    key: str
-    revision: int
-    run: str
-    generation: int
-    try_number: int
-    fingerprint: str
-    sent_at: float = 0.0
-    prediction_id: str | None = None
-    told: bool = False
-    attempts: int = 0
-    committed_usd: float = 0.0
-    outcome: dict[str, JSON] | None = None
-
-    def as_line(self) -> str:
-        """Return it as one line of JSON."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__}, separators=(",", ":"))
-
-    @classmethod
-    def from_line(cls, line: str | bytes) -> Entry:
-        """Read one line of JSON. Fields that a later version has added are left out."""
-        read = json.loads(line)
-        return cls(**{name: read[name] for name in cls.__slots__ if name in read})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedRow:
-    """A row as it would be submitted.
-
-    :param position: its place in the table, from 0.
-    :param fingerprint: stands for gateway, model and input.
-    :param estimate: USD that it will cost; None if that is not known.
-    :param entry: what the ledger knew of it when the task began; the engine keeps the latest.
-    """
-
-    position: int
-    key: str
-    model: str
-    input: dict[str, JSON]
-    fingerprint: str
-    estimate: float | None = None
-    entry: Entry | None = field(default=None, compare=False)
 
 
 class RowStore:
@@ -172,14 +90,14 @@ class RowStore:
         found = self._database.execute("SELECT 1 FROM rows WHERE status = ? LIMIT 1", (status.value,))
         return found.fetchone() is not None
 
-    def is_being_made(self, fingerprint: str) -> bool:
-        """Tell whether a create of just this may be under way."""
-        found = self._database.execute(
-            "SELECT 1 FROM rows LEFT JOIN entries USING (key)"
-            " WHERE status = ? AND fingerprint = ? AND prediction_id IS NULL LIMIT 1",
-            (RowStatus.IN_FLIGHT.value, fingerprint),
-        )
-        return found.fetchone() is not None
+    def unsettled(self, fingerprint: str) -> int:
+        """Return how many creates of just this have an outcome that is not known yet."""
+        (count,) = self._database.execute(
+            "SELECT COUNT(*) FROM rows JOIN entries USING (key) WHERE fingerprint = ? AND status IN (?, ?)"
+            " AND prediction_id IS NULL AND json_extract(entry, '$.sent_at') > 0",
+            (fingerprint, RowStatus.UNSETTLED.value, RowStatus.IN_FLIGHT.value),
+        ).fetchone()
+        return int(count)
 
     def counts(self) -> dict[RowStatus, int]:
         """Return how many rows have each status."""

@@ -16,7 +16,7 @@ from airflow_provider_flux.exceptions import (
 )
 
 
-class Control:
+class StopControl:
     """Why a batch stops, and what is in flight when it does.
 
     :param on_row_error: ``fail`` lets the first row that fails stop the batch.
@@ -24,7 +24,7 @@ class Control:
     """
 
     def __init__(self, on_row_error: Literal["continue", "fail"], max_failures: int | None) -> None:
-        self.watches: set[asyncio.Task[Any]] = set()
+        self.waits: set[asyncio.Task[Any]] = set()
         self._bearable = 0 if on_row_error == "fail" else max_failures
         self._failures = 0
         self._lasting = 0

@@ -1,0 +1,131 @@
+"""What the rows of a batch share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import TypeVar
+
+from airflow_provider_flux.batch.ledger import Ledger
+from airflow_provider_flux.batch.list_lookups import ListLookups
+from airflow_provider_flux.batch.model import PlannedRow
+from airflow_provider_flux.batch.picture_threads import STORES_AT_ONCE, PictureThreads
+from airflow_provider_flux.batch.progress import Progress
+from airflow_provider_flux.batch.resume import BatchPolicy
+from airflow_provider_flux.batch.row_store import RowStore
+from airflow_provider_flux.batch.stop_control import StopControl
+from airflow_provider_flux.client import aio
+from airflow_provider_flux.exceptions import FluxBudgetError
+from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.outputs.fetching import FetchRules
+from airflow_provider_flux.protocol.flows import Conversation, Flow
+from airflow_provider_flux.protocol.submission import NotSubmitted
+from airflow_provider_flux.protocol.wire import Log
+
+T = TypeVar("T")
+
+CREATES_AT_ONCE = 32
+"""How many creates may be on their way: of so many at most nobody knows the outcome when the worker dies."""
+
+BUDGET_TOLERANCE_USD = 1e-9
+"""Binary fractions of a cent add up to a little more than they should."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """How rows are made; see :class:`airflow_provider_flux.operators.batch.FluxBatchOperator`.
+
+    :param timeout: seconds from a prediction's submission to its deadline.
+    """
+
+    output_path: str
+    max_in_flight: int
+    budget_usd: float | None
+    timeout: float
+    poll_interval: float | None
+    validate_input: bool
+    cancel_on_kill: bool
+    write_sidecars: bool
+
+
+class Resources:
+    """What the rows of a batch share."""
+
+    def __init__(
+        self,
+        *,
+        hook: FluxHook,
+        store: RowStore,
+        ledger: Ledger,
+        policy: BatchPolicy,
+        control: StopControl,
+        progress: Progress,
+        options: BatchOptions,
+        log: Log,
+    ) -> None:
+        self.hook = hook
+        self.access = hook.access
+        self.store = store
+        self.ledger = ledger
+        self.policy = policy
+        self.control = control
+        self.progress = progress
+        self.options = options
+        self.log = log
+        self.conversation = Conversation(self.access.gateway, LimitedLog(log))
+        self.workers = options.max_in_flight + STORES_AT_ONCE
+        self.places = asyncio.Semaphore(options.max_in_flight)
+        self.creates = asyncio.Semaphore(CREATES_AT_ONCE)
+        self.being_created: Counter[str] = Counter()
+        self.picture_threads = PictureThreads(FetchRules(allow_private=self.access.allow_private_outputs))
+        self.lookups = ListLookups(self.conversation, self.run, store, self.being_created)
+        self._committed_usd = store.committed_usd(policy.identity.run)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Run a flow over the shared session."""
+        return await aio.run(flow, self.access)
+
+    def commit(self, usd: float) -> None:
+        """Take note of money that is spent, or not spent after all."""
+        self._committed_usd += usd
+        self.progress.commit(usd)
+
+    def check_budget(self, row: PlannedRow) -> None:
+        """Stop the batch before its budget is crossed.
+
+        :raises NotSubmitted: if the row would cross it.
+        """
+        budget = self.options.budget_usd
+        if budget is None or self._committed_usd + (row.estimate or 0.0) <= budget + BUDGET_TOLERANCE_USD:
+            return
+        self.control.stop(
+            FluxBudgetError(
+                f"{self._committed_usd:.4f} of {budget:g} USD are spent, and row {row.key!r} would cost "
+                f"{row.estimate:.4f} more. What was in flight is made and stored; the rest is over_budget in the "
+                "manifest. Raise budget_usd and clear this task to go on with it."
+            )
+        )
+        raise NotSubmitted("the budget is spent")
+
+
+class LimitedLog:
+    """Tells of trouble with single predictions, but not of each when there are many.
+
+    :param limit: how many warnings are told.
+    """
+
+    def __init__(self, log: Log, limit: int = 50) -> None:
+        self._log = log
+        self._left = limit
+
+    def info(self, message: str, /, *args: object) -> None:
+        """Say nothing: one line for each change of thousands of predictions is too much."""
+
+    def warning(self, message: str, /, *args: object) -> None:
+        """Tell, unless too much has been told already."""
+        self._left -= 1
+        if self._left >= 0:
+            self._log.warning(message, *args)
+        if self._left == 0:
+            self._log.warning("More warnings about single predictions are not shown")

@@ -1,0 +1,250 @@
+"""One prediction for one task or row, whatever dies in between: everything that spends money, written once.
+
+Before a create is sent, an intent is saved; the prediction's id is added the moment it is known. What is saved outlives
+retries, clears, workers and triggerers, so that the next try finds what the last one has paid for.
+
+Airflow's own ``ResumableJobMixin`` is not used: it saves nothing before the job is submitted, so that a worker that
+dies in between pays again, and it does not cover a task that defers.
+
+The flows yield two effects besides those of :mod:`airflow_provider_flux.protocol.flows`: :class:`Save` and
+:class:`LookUp`. Hook, operator and batch differ only in how they carry these out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from airflow_provider_flux.protocol import lookup
+from airflow_provider_flux.protocol.cancellation import CANCEL_PATIENCE, cancel
+from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
+from airflow_provider_flux.protocol.lookup import OutcomeUnknown
+from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide, fingerprint_of
+from airflow_provider_flux.protocol.verdicts import Failure, Reason
+from airflow_provider_flux.protocol.wire import JSON, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep a record in place of the one before; None forgets it. If an intent cannot be saved, nothing is sent."""
+
+    record: SubmissionRecord | None
+
+    @property
+    def is_intent(self) -> bool:
+        """Whether a create follows."""
+        return self.record is not None and self.record.prediction_id is None and not self.record.told
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Find out from the gateway's list what a create has made, as :func:`.lookup.settle` does.
+
+    :param failure: how the answer to it was lost.
+    """
+
+    record: SubmissionRecord
+    failure: Failure
+
+
+class NotSubmitted(Exception):
+    """Nothing was sent, and nothing will be: the deadline has come, or the driver wants no more."""
+
+
+def made_nothing(failed: CallFailed) -> bool:
+    """Tell whether a create that failed has certainly made nothing.
+
+    Of an answer that does not come from a gateway at all, such as a redirect, one cannot be quite sure.
+    """
+    return not failed.may_exist and failed.failure.reason is not Reason.WRONG_URL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """The flows by which one prediction is had, at most once paid for.
+
+    :param request: builds the create. Called right before it is sent, since some of its headers count from then.
+    :param deadline: until when passing trouble is borne and creates are sent, in seconds since the epoch.
+    :param unrecorded_since: where no record is kept but an earlier try may have made a prediction: when that can have
+        been, in seconds since the epoch.
+    """
+
+    conversation: Conversation
+    model: str
+    input: Mapping[str, JSON]
+    request: Callable[[], Request]
+    policy: ResumePolicy
+    deadline: float
+    unrecorded_since: float | None = None
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", fingerprint_of(self.conversation.gateway, self.model, self.input))
+
+    def attach_or_submit(
+        self, record: SubmissionRecord | None = None, seen: Prediction | None = None
+    ) -> Flow[Prediction]:
+        """Return the prediction of an earlier try where there is one to go on with, else make one.
+
+        :param record: what earlier tries have saved.
+        :param seen: the recorded prediction, if it is known how it has ended.
+        :raises OutcomeUnknown: if an earlier create, or this one, may have made a prediction that cannot be found.
+        :raises NotSubmitted: if nothing was sent.
+        :raises CallFailed: if the gateway refuses, or does not say what became of the recorded prediction.
+        """
+        step = self._decide(record, seen)
+        if step is Step.ASK and record is not None:
+            seen = yield from self._ask(record)
+            step = self._decide(record, seen, gone=seen is None)
+        if record is None or step is Step.SUBMIT:
+            return (yield from self._found_without_record()) or (yield from self._submit(record, seen))
+        if step is Step.REFUSE:
+            raise (yield from self._unknown(record, OutcomeUnknown(_worker_ended(), record.sent_at)))
+        if step is Step.LOOK_UP:
+            return (yield from self._look_up(record, _worker_ended())) or (yield from self._submit(None, None))
+        if step is Step.CANCEL_AND_SUBMIT:
+            canceled = yield from cancel(self.conversation, record.prediction_id or "", patience=CANCEL_PATIENCE)
+            self.conversation.log.info("The input has changed. %s", canceled.report)
+            return (yield from self._submit(record, seen))
+        if seen is None:
+            raise CallFailed(_gone(record))
+        self.conversation.log.info(
+            "Prediction %s of an earlier try is %s; going on with it", seen.id, seen.status.value
+        )
+        return seen
+
+    def settle_by_list(self, effect: LookUp) -> Flow[Prediction | None]:
+        """Carry out a :class:`LookUp` for this submission alone."""
+        return lookup.settle(
+            self.conversation,
+            self.model,
+            self.input,
+            sent_at=effect.record.sent_at,
+            failure=effect.failure,
+            deadline=self.deadline,
+        )
+
+    def _decide(self, record: SubmissionRecord | None, seen: Prediction | None, *, gone: bool = False) -> Step:
+        return decide(record, fingerprint=self.fingerprint, policy=self.policy, seen=seen, gone=gone)
+
+    def _ask(self, record: SubmissionRecord) -> Flow[Prediction | None]:
+        """Ask for the recorded prediction. None means that the gateway knows none."""
+        try:
+            return (yield from self.conversation.get(record.prediction_id or "", deadline=self.deadline))
+        except CallFailed as failed:
+            if failed.failure.reason is not Reason.NOT_FOUND:
+                raise
+            return None
+
+    def _found_without_record(self) -> Flow[Prediction | None]:
+        if self.unrecorded_since is None or not self.policy.can_list:
+            return None
+        found: Prediction | None = yield from lookup.find_alive(
+            self.conversation, self.model, self.input, since=self.unrecorded_since, deadline=self.deadline
+        )
+        if found is not None:
+            self.conversation.log.info("Prediction %s has the same input; going on with it", found.id)
+        return found
+
+    def _submit(self, earlier: SubmissionRecord | None, seen: Prediction | None) -> Flow[Prediction]:
+        """Make a new prediction. The only place from which a create is sent."""
+        self._tell_why(earlier, seen)
+        may_resend = self.policy.resubmits and not self.policy.can_list
+        while True:
+            intent = yield from self._intend()
+            try:
+                prediction: Prediction = yield from self.conversation.submit(self.request(), deadline=self.deadline)
+            except NotSubmitted:
+                yield from self._keep(None)
+                raise
+            except CallFailed as failed:
+                if not failed.may_exist:
+                    if made_nothing(failed):
+                        yield from self._keep(None)
+                    raise
+                found = yield from self._resolve(intent, failed.failure, may_resend=may_resend)
+                if found is not None:
+                    return found
+                may_resend = False
+                continue
+            yield from self._keep(replace(intent, prediction_id=prediction.id))
+            return prediction
+
+    def _intend(self) -> Flow[SubmissionRecord]:
+        now = self.conversation.clock()
+        if now >= self.deadline:
+            raise NotSubmitted("The deadline passed before the prediction was asked for; nothing was sent.")
+        intent = SubmissionRecord(
+            fingerprint=self.fingerprint,
+            generation=self.policy.generation,
+            try_number=self.policy.try_number,
+            sent_at=now,
+        )
+        yield Save(intent)
+        return intent
+
+    def _resolve(self, intent: SubmissionRecord, failure: Failure, *, may_resend: bool) -> Flow[Prediction | None]:
+        """Find out what a create with a lost answer has made. None means that another one may be sent."""
+        log = self.conversation.log
+        if self.policy.can_list:
+            log.warning("%s; looking for the prediction in the gateway's list", failure)
+            return (yield from self._look_up(intent, failure))
+        if may_resend:
+            log.warning("%s; sending it once more, as on_unknown_submission says", failure)
+            return None
+        raise (yield from self._unknown(intent, OutcomeUnknown(failure, intent.sent_at, resent=self.policy.resubmits)))
+
+    def _look_up(self, record: SubmissionRecord, failure: Failure) -> Flow[Prediction | None]:
+        try:
+            found: Prediction | None = yield LookUp(record, failure)
+        except OutcomeUnknown as unknown:
+            if not self.policy.takes_the_risk(record):
+                raise (yield from self._unknown(record, unknown)) from unknown
+            self.conversation.log.warning(
+                "The list of predictions does not tell what an earlier create has made; making one all the same, since "
+                "the task was cleared after its error had told of it"
+            )
+            return None
+        if found is None:
+            yield from self._keep(None)
+            return None
+        self.conversation.log.info("Prediction %s is the one that was asked for", found.id)
+        yield from self._keep(replace(record, prediction_id=found.id))
+        return found
+
+    def _unknown(self, record: SubmissionRecord, unknown: OutcomeUnknown) -> Flow[OutcomeUnknown]:
+        yield from self._keep(replace(record, told=True))
+        return unknown
+
+    def _keep(self, record: SubmissionRecord | None) -> Flow[None]:
+        """Save what has happened already, if that is possible: whatever is wrong, a prediction is gone on with."""
+        try:
+            yield Save(record)
+        except Exception as error:  # noqa: BLE001 (whatever the driver's storage raises)
+            self.conversation.log.warning(
+                "What became of the create of %s could not be saved (%s: %s), prediction %s. This try goes on; if it "
+                "dies, the next one may not know of the prediction",
+                self.model,
+                type(error).__name__,
+                error,
+                "none" if record is None else record.prediction_id or "unknown",
+            )
+
+    def _tell_why(self, earlier: SubmissionRecord | None, seen: Prediction | None) -> None:
+        log = self.conversation.log
+        if earlier is None:
+            return
+        if earlier.prediction_id is None:
+            log.warning("An earlier create may have made a prediction that is not known; making one all the same")
+            return
+        what = seen.status.value if seen is not None else "not known to the gateway any more"
+        log.info("Prediction %s of an earlier try is %s; making a new one", earlier.prediction_id, what)
+
+
+def _worker_ended() -> Failure:
+    return Failure(Reason.NETWORK, "the worker ended before the answer came", "an earlier create")
+
+
+def _gone(record: SubmissionRecord) -> Failure:
+    return Failure(Reason.NOT_FOUND, "the gateway knows no such prediction", f"prediction {record.prediction_id}")

@@ -1,0 +1,1 @@
+"""What operators, sensor and trigger share, on Airflow's side."""
