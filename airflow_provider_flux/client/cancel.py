@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from airflow_provider_flux.access import GatewayAccess
-from airflow_provider_flux.client.sync import run
 from airflow_provider_flux.protocol.cancellation import KILL_PATIENCE, Cancellation, cancel
 from airflow_provider_flux.protocol.flows import Conversation
 from airflow_provider_flux.protocol.wire import Log
@@ -14,4 +13,7 @@ def cancel_prediction(access: GatewayAccess, prediction_id: str, log: Log) -> Ca
 
     Uses a session of its own and no look-up of the connection, so that it is safe inside a signal handler.
     """
+    # An HTTP library is not imported where a DAG is only parsed.
+    from airflow_provider_flux.client.sync import run
+
     return run(cancel(Conversation(access.gateway, log), prediction_id, patience=KILL_PATIENCE), access)

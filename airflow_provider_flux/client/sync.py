@@ -39,17 +39,21 @@ def run(
 
     Each flow has a session of its own, so that one can run inside a signal handler while another is interrupted.
 
-    :param carry_out: carries out what is neither sent nor slept, and returns what came of it.
+    :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked before a
+        create is sent, too, and may raise instead.
     """
     with requests.Session() as session:
         session.auth = _BearerAuth(access)
 
         def perform(effect: Any) -> Any:
-            if isinstance(effect, Send):
-                return _send_in_turn(session, access, effect, sleep)
             if isinstance(effect, Sleep):
                 return sleep(effect.seconds)
-            return carry_out(effect) if carry_out is not None else None
+            is_sent = isinstance(effect, Send)
+            if carry_out is not None and (not is_sent or effect.request.purpose is Purpose.CREATE):
+                outcome = carry_out(effect)
+                if not is_sent:
+                    return outcome
+            return _send_in_turn(session, access, effect, sleep)
 
         return drive(flow, perform)
 

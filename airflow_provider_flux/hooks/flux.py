@@ -14,6 +14,7 @@ from airflow_provider_flux.access import GatewayAccess, read_connection
 from airflow_provider_flux.exceptions import (
     FluxConnectionError,
     FluxDeadlineError,
+    FluxError,
     FluxGatewayError,
     FluxInputError,
     FluxStillRunningError,
@@ -23,7 +24,7 @@ from airflow_provider_flux.exceptions import (
 from airflow_provider_flux.pricing import Prices, read_price_list
 from airflow_provider_flux.protocol import catalogue
 from airflow_provider_flux.protocol.cancellation import NotInTime, give_up
-from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow
+from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow, Send
 from airflow_provider_flux.protocol.lookup import candidates_of, listed_since
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.resume import ResumePolicy, SubmissionRecord
@@ -199,17 +200,25 @@ class FluxHook(BaseHook):
         submission: Submission,
         record: SubmissionRecord | None = None,
         save: Callable[[SubmissionRecord | None], None] = lambda record: None,
+        check_going_on: Callable[[], None] = lambda: None,
     ) -> Prediction:
         """Have a prediction: that of an earlier try, or a new one. Raises as :meth:`create_prediction` does.
 
         :param record: what earlier tries have saved.
         :param save: keeps a record in place of the one before; None forgets it. Called before anything is sent.
+        :param check_going_on: called before each create is sent; may raise a FluxError, and nothing is sent.
         """
 
-        def carry_out(effect: Save | LookUp) -> Prediction | None:
+        def carry_out(effect: Send | Save | LookUp) -> Prediction | None:
             if isinstance(effect, LookUp):
                 return self._run(submission.settle_by_list(effect))
-            save(effect.record)
+            if isinstance(effect, Save):
+                save(effect.record)
+                return None
+            try:
+                check_going_on()
+            except FluxError as error:
+                raise NotSubmitted(str(error)) from error
             return None
 
         with span("flux.submit", model=submission.model):
@@ -374,7 +383,8 @@ class FluxHook(BaseHook):
         try:
             return self._run(flow, carry_out)
         except NotSubmitted as nothing:
-            raise FluxDeadlineError(str(nothing), "", canceled=False) from None
+            cause = nothing.__cause__
+            raise (cause if isinstance(cause, FluxError) else _too_late(nothing)) from None
         except CallFailed as failed:
             raise call_error(self.access.gateway, failed, about=about, model=model) from None
 
@@ -433,6 +443,10 @@ def _knows_no_prediction(failure: Failure) -> bool:
 
 
 _NO_SUCH_PAGE = {"not found", "404 page not found", "404 not found", "404: not found", "(no text)"}
+
+
+def _too_late(nothing: NotSubmitted) -> FluxDeadlineError:
+    return FluxDeadlineError(str(nothing), "", canceled=False)
 
 
 def _deadline(deadline: float | None) -> float:

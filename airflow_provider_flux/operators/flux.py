@@ -26,7 +26,7 @@ from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
 from airflow_provider_flux.outputs.storage import Storage, storage_of
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN
 from airflow_provider_flux.protocol.prediction import Prediction
-from airflow_provider_flux.protocol.resume import SubmissionRecord, can_be_handed_on, was_canceled_under
+from airflow_provider_flux.protocol.resume import can_be_handed_on, was_canceled_under
 from airflow_provider_flux.protocol.submission import Submission
 from airflow_provider_flux.results import publish_start, published_id, settle
 from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, try_number_of
@@ -244,13 +244,12 @@ class FluxPredictionOperator(BaseOperator):
                 "list to find it in: if the worker dies from here on, a retry pays for a second one",
                 self.hook.gateway_name,
             )
+        submission = self._submission(context, deadline, records)
+        return self.hook.run_submission(submission, records.read(), records.save, self._check_going_on)
 
-        def save(record: SubmissionRecord | None) -> None:
-            if self._killed and record is not None and record.prediction_id is None:
-                raise FluxKilledError("The task was ended before its prediction was asked for; nothing was sent.")
-            records.save(record)
-
-        return self.hook.run_submission(self._submission(context, deadline, records), records.read(), save)
+    def _check_going_on(self) -> None:
+        if self._killed:
+            raise FluxKilledError("The task was ended before its prediction was asked for; nothing was sent.")
 
     def _submission(self, context: Context, deadline: float, records: SubmissionRecords) -> Submission:
         run: Any = context.get("dag_run")

@@ -56,15 +56,16 @@ class NotInTime(Exception):
         self.canceled = cancellation is not None and cancellation.canceled
 
 
-def cancel(conversation: Conversation, prediction_id: str, *, patience: float) -> Flow[Cancellation]:
+def cancel(conversation: Conversation, prediction_id: str, *, patience: float | None = None) -> Flow[Cancellation]:
     """Try to cancel a prediction. Never raises for what the gateway does.
 
     Only Replicate documents a cancel; DeerAPI and CometAPI may have none, which the report then says.
 
-    :param patience: seconds for which passing trouble is borne.
+    :param patience: seconds for which passing trouble is borne; half a minute if not given.
     """
+    deadline = conversation.clock() + (CANCEL_PATIENCE if patience is None else patience)
     try:
-        seen = yield from conversation.cancel(prediction_id, deadline=conversation.clock() + patience)
+        seen = yield from conversation.cancel(prediction_id, deadline=deadline)
     except CallFailed as failed:
         return Cancellation(
             None, f"Prediction {prediction_id} could not be canceled ({failed.failure}). It goes on and may be billed."
@@ -80,7 +81,7 @@ def give_up(conversation: Conversation, prediction_id: str, *, cancels: bool) ->
     """
     if not cancels:
         raise NotInTime(prediction_id, None)
-    cancellation = yield from cancel(conversation, prediction_id, patience=CANCEL_PATIENCE)
+    cancellation = yield from cancel(conversation, prediction_id)
     if cancellation.succeeded and cancellation.prediction is not None:
         return cancellation.prediction
     raise NotInTime(prediction_id, cancellation)

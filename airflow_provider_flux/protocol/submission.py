@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_flux.protocol import lookup
-from airflow_provider_flux.protocol.cancellation import CANCEL_PATIENCE, cancel
+from airflow_provider_flux.protocol.cancellation import cancel
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown
 from airflow_provider_flux.protocol.prediction import Prediction
@@ -49,7 +49,11 @@ class LookUp:
 
 
 class NotSubmitted(Exception):
-    """Nothing was sent, and nothing will be: the deadline has come, or the driver wants no more."""
+    """Nothing was sent, and nothing will be: the deadline has come, or the driver wants no more.
+
+    A driver may raise it in place of an intent's :class:`Save` or of the create's
+    :class:`~airflow_provider_flux.protocol.flows.Send`, from the error that its own caller is to see.
+    """
 
 
 def made_nothing(failed: CallFailed) -> bool:
@@ -104,7 +108,7 @@ class Submission:
         if step is Step.LOOK_UP:
             return (yield from self._look_up(record, _worker_ended())) or (yield from self._submit(None, None))
         if step is Step.CANCEL_AND_SUBMIT:
-            canceled = yield from cancel(self.conversation, record.prediction_id or "", patience=CANCEL_PATIENCE)
+            canceled = yield from cancel(self.conversation, record.prediction_id or "")
             self.conversation.log.info("The input has changed. %s", canceled.report)
             return (yield from self._submit(record, seen))
         if seen is None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_flux import results
-from airflow_provider_flux.batch import making, running
+from airflow_provider_flux.batch import row_run, run
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
@@ -270,7 +270,7 @@ def test_a_download_that_fails_is_made_again_without_a_new_prediction(
 def test_a_picture_that_is_paid_for_and_not_stored_fails_the_task_until_another_try_has_fetched_it(
     emulator: Emulator, life: BatchLife, monkeypatch: pytest.MonkeyPatch, on_row_error: str
 ) -> None:
-    monkeypatch.setattr(making, "STORE_PATIENCE", 0.5)
+    monkeypatch.setattr(row_run, "STORE_PATIENCE", 0.5)
     life.options.update(on_row_error=on_row_error, max_in_flight=20)
     emulator.add_fault("500", on="file", times=None, skip=10)
 
@@ -289,7 +289,7 @@ def test_pictures_that_are_not_stored_are_fetched_by_another_try_though_the_budg
     emulator: Emulator, life: BatchLife, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(emulator.url, gateway="deerapi", prices=PRICES)
-    monkeypatch.setattr(making, "STORE_PATIENCE", 0.5)
+    monkeypatch.setattr(row_run, "STORE_PATIENCE", 0.5)
     life.options["budget_usd"] = 0.05
     emulator.add_fault("500", on="file", times=None)
 
@@ -432,7 +432,7 @@ def test_an_end_from_outside_stops_cleanly(
         if emulator.posts == 12:
             raise AirflowTaskTimeout
 
-    monkeypatch.setattr(running.BatchRun, "_publish", raise_soon)
+    monkeypatch.setattr(run.BatchRun, "_publish", raise_soon)
     with pytest.raises(AirflowTaskTimeout):
         life.execute()
 

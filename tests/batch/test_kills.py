@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_flux.batch.making import CREATES_AT_ONCE
+from airflow_provider_flux.batch.resources import CREATES_AT_ONCE
 from airflow_provider_flux.emulator import Emulator
 from tests.batch.life import SCHNELL, read_lines, table, write_table
 from tests.conftest import KEY

@@ -20,14 +20,13 @@ ANSWERS = os.dup(1)
 # What Airflow prints must not get between the answers.
 os.dup2(2, 1)
 
-from airflow_provider_flux import submission  # noqa: E402 (what is printed while it is imported counts too)
-from airflow_provider_flux.batch import engine, ledger, running  # noqa: E402
+from airflow_provider_flux.batch import ledger, list_lookups, run  # noqa: E402
 from airflow_provider_flux.client import aio  # noqa: E402
 from airflow_provider_flux.operators.batch import FluxBatchOperator  # noqa: E402
 from airflow_provider_flux.outputs import storing  # noqa: E402
-from airflow_provider_flux.protocol import schedule  # noqa: E402
+from airflow_provider_flux.protocol import lookup, schedule  # noqa: E402
 
-IMPORTED_ONCE = (aio, running, storing)
+IMPORTED_ONCE = (aio, run, storing)
 
 
 def run_try(settings: dict[str, Any]) -> None:
@@ -35,8 +34,8 @@ def run_try(settings: dict[str, Any]) -> None:
     schedule.BACKOFF_BASE = 0.02
     # A try that hangs says where, instead of holding up all that comes after it.
     faulthandler.dump_traceback_later(240, exit=True)
-    submission.LISTED_AFTER = 1.0
-    engine.LOOKUP_PAUSE = 0.2
+    lookup.LOOKS_AFTER = (0.1, 0.5, 1.0)
+    list_lookups.SHORTEST_PAUSE = 0.2
     if settings["dies_at"]:
         die_at(**settings["dies_at"])
     os.environ["AIRFLOW_CONN_FLUX_DEFAULT"] = json.dumps(settings["connection"])

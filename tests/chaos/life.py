@@ -26,7 +26,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_flux.durable import RECORD_KEY
+from airflow_provider_flux.tasks.state_store import RECORD_KEY
 from tests.chaos.kept import Kept, read, write_whole
 from tests.chaos.legs import (
     DEFERRED,

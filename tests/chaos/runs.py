@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +17,9 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_flux import submission, waiting
-from airflow_provider_flux.cancellation import KILL_PATIENCE
-from airflow_provider_flux.hooks import flux
-from airflow_provider_flux.operators import flux as operators
+from airflow_provider_flux import waiting
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
-from airflow_provider_flux.protocol import schedule
+from airflow_provider_flux.protocol import cancellation, lookup, schedule
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 from tests.chaos.gateway import KEY, Gateway, running_gateway
 from tests.chaos.kept import Journal, Kept
@@ -59,26 +56,14 @@ def be_impatient() -> None:
     """Shorten the provider's pauses in this process and its children."""
     for module, name, value in (
         (schedule, "BACKOFF_BASE", 0.02),
-        (flux, "LOOKUP_PAUSES", (0.05, 0.1, 0.3)),
-        (submission, "LISTED_AFTER", 0.5),
+        (lookup, "LOOKS_AFTER", (0.05, 0.1, 0.3, 0.5)),
+        (cancellation, "CANCEL_PATIENCE", PATIENCE),
         (waiting, "QUICK_WAIT", 0.3),
         (waiting, "SLOW_WAIT", 0.3),
     ):
         if not hasattr(module, name):
             raise AttributeError(f"{module.__name__} has no {name} any more")
         setattr(module, name, value)
-    for user in (operators, submission):
-        setattr(user, "cancel", _patient_for_a_moment(user.cancel))  # noqa: B010 (for the type checker)
-
-
-def _patient_for_a_moment(cancel: Callable[..., Any]) -> Callable[..., Any]:
-    """Shorten the half minute for which a cancel at the deadline is tried."""
-
-    def cancel_soon(*arguments: Any, **options: Any) -> Any:
-        options["patience"] = min(options.get("patience", KILL_PATIENCE), PATIENCE)
-        return cancel(*arguments, **options)
-
-    return cancel_soon
 
 
 def warm_up() -> None:

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from airflow_provider_flux import durable
-from airflow_provider_flux.durable import Step, SubmissionRecord, decide, fingerprint_of
 from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide, fingerprint_of
+from airflow_provider_flux.tasks.state_store import RECORD_KEY
 
 INTENT = SubmissionRecord(fingerprint="same", generation=1, try_number=1, sent_at=0.0)
 TOLD = SubmissionRecord(fingerprint="same", generation=1, try_number=1, sent_at=0.0, told=True)
@@ -66,8 +66,13 @@ ROWS = {
 def test_the_table_of_decisions_holds(row: str) -> None:
     """worker or triggerer dies at any point, retry, clear"""
     record, given, step = ROWS[row]
-    facts = {"fingerprint": "same", "generation": 1, "can_list": False, "resubmits": False, **given}
-    assert decide(record, **facts) is step
+    facts = dict(given)
+    policy = ResumePolicy(
+        generation=facts.pop("generation", 1),
+        can_list=facts.pop("can_list", False),
+        resubmits=facts.pop("resubmits", False),
+    )
+    assert decide(record, **{"fingerprint": "same", "policy": policy, **facts}) is step
 
 
 def test_a_living_or_finished_prediction_of_the_same_input_is_never_paid_for_again() -> None:
@@ -75,10 +80,8 @@ def test_a_living_or_finished_prediction_of_the_same_input_is_never_paid_for_aga
     for seen, generation, can_list, resubmits in itertools.product(
         (RUNNING, DONE), (1, 2), (True, False), (True, False)
     ):
-        step = decide(
-            KNOWN, fingerprint="same", generation=generation, can_list=can_list, resubmits=resubmits, seen=seen
-        )
-        assert step is Step.ATTACH
+        policy = ResumePolicy(generation=generation, can_list=can_list, resubmits=resubmits)
+        assert decide(KNOWN, fingerprint="same", policy=policy, seen=seen) is Step.ATTACH
 
 
 def test_every_step_is_in_the_table_of_the_docstring() -> None:
@@ -98,4 +101,4 @@ def test_a_fingerprint_stands_for_gateway_model_and_input() -> None:
         fingerprint_of(deerapi, "a/b", {**given, "seed": 2}),
     ]
     assert len({same, *others}) == 4
-    assert durable.RECORD_KEY == "flux_prediction"
+    assert RECORD_KEY == "flux_prediction"

@@ -13,8 +13,6 @@ import requests
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_flux import submission
-from airflow_provider_flux.durable import RECORD_KEY
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
@@ -27,8 +25,9 @@ from airflow_provider_flux.exceptions import (
     FluxSubmissionUnknownError,
     TaskDeferralTimeout,
 )
-from airflow_provider_flux.hooks import flux
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
+from airflow_provider_flux.protocol import lookup
+from airflow_provider_flux.tasks.state_store import RECORD_KEY
 from tests.conftest import KEY, Connect
 from tests.durable.tries import Store, TaskLife
 from tests.on_airflow.runs import run
@@ -39,8 +38,7 @@ BOAT = {"prompt": "A paper boat floating on calm water at sunrise."}
 
 @pytest.fixture(autouse=True)
 def gateway(emulator: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flux, "LOOKUP_PAUSES", (0.05,))
-    monkeypatch.setattr(submission, "LISTED_AFTER", 0.3)
+    monkeypatch.setattr(lookup, "LOOKS_AFTER", (0.05, 0.3))
     connect(emulator.url, gateway="deerapi", read_timeout=2)
 
 

@@ -13,9 +13,13 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+from airflow_provider_flux.client import sync
+from airflow_provider_flux.client.sync import send
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
+from airflow_provider_flux.protocol.wire import Purpose
 
 
 class Store:
@@ -86,20 +90,18 @@ class TaskLife:
         """Let the worker die while the gateway works on its create."""
         emulator.add_fault(fault, on="create")
         self.operator = FluxPredictionOperator(**self.options)
-        hook = self.operator.hook
-        create = hook.create_prediction
 
-        def create_and_die(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return create(*args, **kwargs)
-            finally:
+        def send_and_die(session: Any, access: Any, request: Any, limit: float) -> Any:
+            reply = send(session, access, request, limit)
+            if request.purpose is Purpose.CREATE:
                 raise WorkerDies
+            return reply
 
-        hook.create_prediction = create_and_die  # type: ignore[method-assign]
-        try:
-            self._run(self.operator.execute)
-        except WorkerDies:
-            return
+        with mock.patch.object(sync, "send", send_and_die):
+            try:
+                self._run(self.operator.execute)
+            except WorkerDies:
+                return
         raise AssertionError("the worker has not died")
 
     def meanwhile(self, seconds: float, action: Callable[[], object]) -> None:

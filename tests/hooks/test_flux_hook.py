@@ -16,8 +16,8 @@ from airflow_provider_flux.exceptions import (
     FluxRefusedError,
     FluxSubmissionUnknownError,
 )
-from airflow_provider_flux.hooks import flux
 from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.protocol import lookup
 from airflow_provider_flux.protocol.prediction import PredictionStatus
 from tests.conftest import KEY, Connect
 from tests.servers import EchoingServer, TricklingServer
@@ -37,7 +37,7 @@ def gateway(request: pytest.FixtureRequest, emulator: Emulator, connect: Connect
 
 @pytest.fixture
 def replicate(emulator: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> FluxHook:
-    monkeypatch.setattr(flux, "LOOKUP_PAUSES", (0.05, 0.1))
+    monkeypatch.setattr(lookup, "LOOKS_AFTER", (0.05, 0.1, 0.5))
     connect(emulator.url, gateway="replicate", read_timeout=0.5)
     return FluxHook()
 
@@ -177,11 +177,25 @@ def test_replicate_is_searched_for_the_prediction_of_a_lost_answer(
     assert (emulator.posts, emulator.accepted) == (1, 1)
 
 
-def test_a_prediction_that_replicate_does_not_list_stays_unknown(emulator: Emulator, replicate: FluxHook) -> None:
+def test_a_prediction_that_replicate_does_not_list_after_a_while_is_made_anew(
+    emulator: Emulator, replicate: FluxHook
+) -> None:
     """POST: read timeout, reset, 5xx after sending"""
-    emulator.add_fault("hang", on="create")
-    with pytest.raises(FluxSubmissionUnknownError, match="list of predictions did not settle it"):
-        replicate.create_prediction(SCHNELL, BOAT)
+    emulator.add_fault("500", on="create", times=1)
+    assert replicate.create_prediction(SCHNELL, BOAT)
+    assert (emulator.posts, emulator.accepted) == (2, 1)
+
+
+def test_a_prediction_that_replicate_does_not_list_by_the_deadline_stays_unknown(
+    emulator: Emulator, replicate: FluxHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POST: read timeout, reset, 5xx after sending"""
+    monkeypatch.setattr(lookup, "LOOKS_AFTER", (0.05, 60.0))
+    monkeypatch.setattr(lookup, "GRACE", 0.2)
+    emulator.add_fault("500", on="create", times=1)
+    with pytest.raises(FluxSubmissionUnknownError, match="list of predictions did not settle it") as caught:
+        replicate.create_prediction(SCHNELL, BOAT, deadline=soon(1))
+    assert "on_unknown_submission" not in str(caught.value)
     assert (emulator.posts, emulator.accepted) == (1, 0)
 
 
