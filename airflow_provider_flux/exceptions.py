@@ -20,6 +20,9 @@
     ├─ FluxOutputNotStoredError          the output could not be fetched or stored this time; a retry may
     ├─ FluxBatchError                    too many rows of a batch failed; a retry goes on with those left
     │  └─ FluxBatchRefusedError  *       and none of them could do better in a retry
+    ├─ FluxOverlapError                  another batch works on the manifest; nothing was sent
+    ├─ FluxLeaseLostError                another batch has taken over the manifest; nothing more is sent
+    ├─ FluxManifestOwnerError   *        the manifest is another task's; nothing was sent
     ├─ FluxLedgerError                   a batch cannot keep its ledger, so it submits nothing more
     ├─ FluxBudgetError          *        a batch has come to the end of its budget, or cannot keep it
     └─ FluxEventError           *        the triggerer sent something that is not an event of this provider
@@ -69,6 +72,9 @@ __all__ = [
     "FluxOutputNotStoredError",
     "FluxBatchError",
     "FluxBatchRefusedError",
+    "FluxOverlapError",
+    "FluxLeaseLostError",
+    "FluxManifestOwnerError",
     "FluxLedgerError",
     "FluxBudgetError",
     "FluxEventError",
@@ -173,6 +179,20 @@ class FluxBatchError(FluxError):
 
 class FluxBatchRefusedError(FluxBatchError, AirflowFailException):
     """Too many rows of a batch failed, all of them in ways in which they would fail again."""
+
+
+class FluxOverlapError(FluxError):
+    """Another batch works on the manifest, and was not to be waited for. Nothing was sent; a retry may find it done."""
+
+
+class FluxLeaseLostError(FluxError):
+    """Another batch has taken over the manifest, for example because this one's worker stood still. It sends nothing
+    more; a retry waits for the other one, and goes on from what it has made.
+    """
+
+
+class FluxManifestOwnerError(FluxError, AirflowFailException):
+    """The manifest is another task's, whose memory of what is paid for would be lost. Nothing was sent."""
 
 
 class FluxLedgerError(FluxError):

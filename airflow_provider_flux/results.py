@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from airflow_provider_flux.exceptions import (
 from airflow_provider_flux.outputs.inline import is_inline
 from airflow_provider_flux.pricing import cost, price_of
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.times import iso
 from airflow_provider_flux.protocol.verdicts import can_pass, is_content_refusal, shorten
 from airflow_provider_flux.protocol.wire import JSON
 from airflow_provider_flux.telemetry import note_end
@@ -259,10 +259,3 @@ def check_outputs(prediction: Prediction, *, may_be_inline: bool) -> None:
 def _plain(outputs: Sequence[str]) -> list[str]:
     """Return the outputs that may go to XCom."""
     return [output for output in outputs if not is_inline(output)]
-
-
-def iso(seconds: float | None) -> str | None:
-    """Return a time since the epoch as people and other programs read it, in UTC."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")

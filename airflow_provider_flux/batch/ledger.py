@@ -7,7 +7,7 @@ segment, so that many rows share one write; when segments have become many, they
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from uuid import uuid4
 
 from airflow_provider_flux.batch.model import Entry
@@ -38,27 +38,34 @@ class Ledger:
     :param folder: where its segments are, anything ``ObjectStoragePath`` takes.
     :param names: the segments that have been read from there. No other one is ever deleted.
     :param store: holds what it knows.
+    :param verify: raises if another batch has taken over. Called once intents are written: whoever takes over reads
+        the ledger when its lease is there, so that an intent is seen by it, or not relied on here.
     """
 
-    def __init__(self, folder: str, names: Iterable[str], store: RowStore, log: Log) -> None:
+    def __init__(
+        self, folder: str, names: Iterable[str], store: RowStore, log: Log, *, verify: Callable[[], None] = lambda: None
+    ) -> None:
         self._folder = folder
         self._names = list(names)
         self._store = store
         self._log = log
-        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._verify = verify
+        self._waiting: list[tuple[Entry, bool, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
         self._closing = False
         # Two workers that both take the task for theirs must not overwrite each other's segments.
         self._writer = uuid4().hex[:12]
         self._next = 1 + max((_number(name) for name in self._names), default=0)
 
-    async def add(self, entry: Entry) -> None:
+    async def add(self, entry: Entry, *, is_intent: bool = False) -> None:
         """Return once an entry is durable.
 
+        :param is_intent: whether a create follows.
+        :raises FluxLeaseLostError: for an intent, if another batch has taken over.
         :raises Exception: whatever the storage raises. Nobody may rely on the entry then.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, written))
+        self._waiting.append((entry, is_intent, written))
         self._wake.set()
         await written
 
@@ -90,14 +97,17 @@ class Ledger:
 
     async def _commit(self) -> None:
         together, self._waiting = self._waiting, []
-        error = await self._written([entry for entry, _ in together])
-        for _, written in together:
+        error = await self._written([entry for entry, _, _ in together])
+        has_intents = any(is_intent for _, is_intent, _ in together)
+        intents_error = await self._verified() if error is None and has_intents else error
+        for _, is_intent, written in together:
             if written.done():
                 continue
-            if error is None:
+            failed = intents_error if is_intent else error
+            if failed is None:
                 written.set_result(None)
             else:
-                written.set_exception(error)
+                written.set_exception(failed)
         if len(self._names) >= SEGMENTS_LIMIT:
             await self._try_to_compact()
 
@@ -108,6 +118,13 @@ class Ledger:
         except Exception as error:  # noqa: BLE001 (handed to everyone who waits for it)
             return error
         self._store.put_entries(entries)
+        return None
+
+    async def _verified(self) -> Exception | None:
+        try:
+            await asyncio.to_thread(self._verify)
+        except Exception as error:  # noqa: BLE001 (handed to everyone who waits for it)
+            return error
         return None
 
     async def _try_to_compact(self) -> None:

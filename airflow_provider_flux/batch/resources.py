@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
+from airflow_provider_flux.batch.lease import LeaseFile
 from airflow_provider_flux.batch.ledger import Ledger
 from airflow_provider_flux.batch.list_lookups import ListLookups
 from airflow_provider_flux.batch.model import PlannedRow
@@ -62,6 +63,7 @@ class Resources:
         control: StopControl,
         progress: Progress,
         options: BatchOptions,
+        lease: LeaseFile,
         log: Log,
     ) -> None:
         self.hook = hook
@@ -72,6 +74,7 @@ class Resources:
         self.control = control
         self.progress = progress
         self.options = options
+        self.lease = lease
         self.log = log
         self.conversation = Conversation(self.access.gateway, LimitedLog(log))
         self.workers = options.max_in_flight + STORES_AT_ONCE

@@ -23,6 +23,7 @@ from airflow_provider_flux.exceptions import (
     AirflowFailException,
     FluxDeadlineError,
     FluxError,
+    FluxLeaseLostError,
     FluxLedgerError,
     FluxOutputNotStoredError,
     FluxSubmissionUnknownError,
@@ -47,6 +48,9 @@ the rows behind it are waiting for the thread."""
 
 ATTACH_PATIENCE = 60.0
 """Seconds that a prediction of an earlier try is given at least, to be seen as it is now."""
+
+LEASE_FRESHNESS = 5.0
+"""Seconds for which a look at the lease counts. A worker that stood still for longer looks again before it sends."""
 
 CONNECTION_AT_FAULT = frozenset({Reason.KEY, Reason.CREDIT, Reason.FORBIDDEN, Reason.WRONG_URL, Reason.CERTIFICATE})
 """Reasons that every other row would meet as well."""
@@ -144,7 +148,7 @@ class RowRun:
 
         async def carry_out(effect: Send | Save | LookUp) -> Prediction | None:
             if isinstance(effect, Send):
-                self._check_going_on()
+                await self._check_going_on()
             elif isinstance(effect, Save):
                 await self._save(effect)
             else:
@@ -179,10 +183,17 @@ class RowRun:
             deadline=time.time() + resources.options.timeout,
         )
 
-    def _check_going_on(self) -> None:
-        """Let a create be sent, or repeated, only while the batch goes on."""
-        if self._resources.control.forbids_creates:
+    async def _check_going_on(self) -> None:
+        """Let a create be sent, or repeated, only while the batch goes on and the manifest is its own."""
+        resources = self._resources
+        if resources.control.forbids_creates:
             raise NotSubmitted("the batch stops")
+        if not resources.lease.was_verified_within(LEASE_FRESHNESS):
+            try:
+                await asyncio.to_thread(resources.lease.verify)
+            except FluxLeaseLostError as lost:
+                resources.control.stop(lost)
+                raise NotSubmitted("the lease is lost") from lost
 
     async def _look_up(self, effect: LookUp, deadline: float) -> Prediction | None:
         looking = asyncio.create_task(self._resources.lookups.settle(self._row, effect, deadline=deadline))
@@ -234,7 +245,13 @@ class RowRun:
             outcome=None,
         )
         try:
-            await self._add(intent)
+            await self._add(intent, is_intent=True)
+        except FluxLeaseLostError as lost:
+            resources.commit(-estimate)
+            resources.control.stop(lost)
+            # Whoever has taken over need not wonder what this one has sent.
+            await self._write(replace(intent, sent_at=0.0, attempts=own.attempts, committed_usd=own.committed_usd))
+            raise NotSubmitted("the lease is lost") from lost
         except Exception as error:
             resources.commit(-estimate)
             resources.control.stop(
@@ -378,11 +395,11 @@ class RowRun:
     def _id(self) -> str:
         return (self._entry.prediction_id if self._entry is not None else None) or ""
 
-    async def _add(self, entry: Entry) -> None:
+    async def _add(self, entry: Entry, *, is_intent: bool = False) -> None:
         """Make an entry durable."""
-        entry = replace(entry, revision=entry.revision + 1)
+        entry = replace(entry, revision=(self._entry.revision if self._entry is not None else 0) + 1)
         self._entry = entry
-        await self._resources.ledger.add(entry)
+        await self._resources.ledger.add(entry, is_intent=is_intent)
 
     async def _write(self, entry: Entry) -> None:
         """Make an entry durable if that is possible; whatever it tells of has happened anyway."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_flux.batch.engine import Engine
+from airflow_provider_flux.batch.lease import Lease, LeaseFile
 from airflow_provider_flux.batch.ledger import Ledger, read_ledger
 from airflow_provider_flux.batch.manifest import read_former, write_manifest
 from airflow_provider_flux.batch.model import RowStatus
@@ -20,12 +21,12 @@ from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Table
 from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.batch.storage import join, list_names
-from airflow_provider_flux.exceptions import FluxBudgetError
+from airflow_provider_flux.exceptions import FluxBudgetError, FluxKilledError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.outputs.storing import check_output_path
 from airflow_provider_flux.protocol.cancellation import KILL_PATIENCE
+from airflow_provider_flux.protocol.times import iso
 from airflow_provider_flux.protocol.wire import Log
-from airflow_provider_flux.results import iso
 
 LEDGER = ".ledger"
 """Added to a manifest's name, names the folder of its ledger."""
@@ -43,12 +44,18 @@ class BatchPlan:
 
     :param manifest_path: of the whole table.
     :param suffix: added to it for what belongs to this task alone.
+    :param lease: what is asked for before anything is done.
+    :param waits_for_others: whether to wait for a batch that works on the manifest.
+    :param adopts_manifest: whether to take over the manifest of another task.
     """
 
     table: Table
     renderer: RowRenderer
     manifest_path: str
     suffix: str
+    lease: Lease
+    waits_for_others: bool
+    adopts_manifest: bool
 
 
 class BatchRun:
@@ -79,6 +86,7 @@ class BatchRun:
         self._published_at = 0.0
         self._started_at = time.time()
         self.manifest_path = f"{plan.manifest_path}{plan.suffix}"
+        self._lease = LeaseFile(self._ledger_folder, plan.lease, self.manifest_path, log)
 
     def kill(self) -> None:
         """End the try soon. Returns at once, so that a signal handler may call it."""
@@ -94,16 +102,29 @@ class BatchRun:
         """
         for path in (self._options.output_path, self._plan.manifest_path):
             check_output_path(path)
+        if not self._lease.acquire(
+            waits=self._plan.waits_for_others,
+            adopts=self._plan.adopts_manifest,
+            is_stopped=lambda: self._control.is_stopped,
+        ):
+            raise self._control.reason or FluxKilledError("The batch was ended while it waited; nothing was sent.")
+        try:
+            self._lease.start_heartbeat()
+            return self._run()
+        finally:
+            self._lease.release()
+
+    def _run(self) -> dict[str, Any]:
         with RowStore() as store:
             names = self._remember(store)
             self._planner(store).plan(self._plan.table, self._plan.renderer)
             if self._control.reason is not None:
                 raise self._control.reason
             self._tell_of_removed(store)
-            ledger = Ledger(self._ledger_folder, names, store, self._log)
+            ledger = Ledger(self._ledger_folder, names, store, self._log, verify=self._lease.verify)
             self._make(store, ledger)
             totals = self._finish(store)
-            if not self._control.is_killed:
+            if not self._control.is_killed and not self._lease.is_lost:
                 ledger.compact(of_run=self._policy.identity.run)
             return totals
 
@@ -176,6 +197,7 @@ class BatchRun:
                 control=self._control,
                 progress=progress,
                 options=self._options,
+                lease=self._lease,
                 log=self._log,
             )
         )
@@ -210,6 +232,9 @@ class BatchRun:
         store.change_all(RowStatus.UNSETTLED, RowStatus.IN_FLIGHT)
         if isinstance(self._control.reason, FluxBudgetError):
             store.change_all(RowStatus.NOT_STARTED, RowStatus.OVER_BUDGET)
+        if self._lease.is_lost:
+            # The manifest is another batch's by now.
+            raise self._control.reason or FluxKilledError("The batch was ended.")
         totals = write_manifest(self.manifest_path, store)
         removed, _ = store.removed(0)
         spent = round(store.committed_usd(self._policy.identity.run), 6)
@@ -223,4 +248,4 @@ class BatchRun:
         }
 
 
-__all__ = ["BatchOptions", "BatchPlan", "BatchPolicy", "BatchRun", "Identity", "StopControl", "Table"]
+__all__ = ["BatchOptions", "BatchPlan", "BatchPolicy", "BatchRun", "Identity", "Lease", "StopControl", "Table"]

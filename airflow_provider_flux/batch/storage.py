@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 LOCAL = ("", "file", "local")
+
+SETTLING = 2.0
+"""Seconds after which a file that several have written at once, on a storage that cannot tell, has its last content."""
 
 
 def write_lines(path: str, lines: Iterable[str]) -> None:
@@ -27,6 +33,39 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
         _write(file, lines)
         # Not streamed: when a stream breaks, s3fs makes an object of what there is all the same.
         place.fs.put_file(str(file), place.path)
+
+
+def create_exclusively(path: str, text: str) -> bool:
+    """Write a small file that must not exist yet, and tell whether this call created it.
+
+    Of several that do so at once, exactly one is told so; where the storage cannot create files exclusively, as far as
+    a pause can tell them apart (:data:`SETTLING`).
+
+    :raises OSError: if it cannot be written, or whatever else the storage raises.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    place = ObjectStoragePath(path)
+    if place.protocol in LOCAL:
+        return _create_locally(Path(place.path), text)
+    if _creates_exclusively(place.fs):
+        try:
+            place.fs.pipe_file(place.path, text.encode(), mode="create")
+        except Exception as error:
+            if isinstance(error, FileExistsError) or _is_conflict(error):
+                return False
+            raise
+        return read_text(path) == text
+    if place.fs.exists(place.path):
+        return False
+    place.fs.pipe_file(place.path, text.encode())
+    time.sleep(SETTLING)
+    return read_text(path) == text
+
+
+def read_text(path: str) -> str:
+    """Return what is in a small file; nothing if there is no such file."""
+    return b"".join(read_lines(path)).decode("utf-8", "replace").strip()
 
 
 def read_lines(path: str) -> Iterator[bytes]:
@@ -82,6 +121,34 @@ def _write_locally(place: Path, lines: Iterable[str]) -> None:
         os.replace(temporary, place)  # noqa: PTH105 (the name says that it overwrites, on every system)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create_locally(place: Path, text: str) -> bool:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{uuid4().hex}.part")
+    try:
+        _write(temporary, [text], durable=True)
+        # A link, unlike a rename, fails where there is something already, and shows the file whole.
+        os.link(temporary, place)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _creates_exclusively(filesystem: Any) -> bool:
+    """Tell whether a storage knows ``mode="create"``: fsspec passes it on to those that name it."""
+    pipe = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
+    return "mode" in inspect.signature(pipe).parameters
+
+
+def _is_conflict(error: Exception) -> bool:
+    """Tell S3's answer to a lost race, which s3fs hands on as an OSError from the client's own error."""
+    return any(word in f"{error!r} {error.__cause__!r}" for word in _CONFLICTS)
+
+
+_CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "At least one of the pre-conditions")
 
 
 def _write(file: Path, lines: Iterable[str], *, durable: bool = False) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_flux.batch.run import BatchRun
 
 OnRowError = Literal["continue", "fail"]
+OnOverlap = Literal["wait", "fail"]
 
 
 class FluxBatchOperator(BaseOperator):
@@ -65,6 +66,11 @@ class FluxBatchOperator(BaseOperator):
     :param on_unknown_submission: what to do with a row of which nobody can know whether a prediction was made:
         ``fail`` it, or ``resubmit`` it once and risk paying twice. Where the gateway lists predictions (Replicate),
         both mean the same: its list tells, and nothing is sent again unless it shows that none was made.
+    :param on_overlap: what to do while another run works on the same manifest: ``wait`` for it, within
+        ``execution_timeout``, and go on from what it has made, or ``fail`` at once. Of several that begin together, one
+        works. One that has given no sign of life for two minutes is taken over.
+    :param adopt_manifest: take over the manifest of another task, for one run after a DAG or task was renamed. Without
+        it such a manifest is refused, since that task would pay for all its rows again.
     :param cancel_on_kill: cancel what is in flight when the task is ended by a person or its worker is stopped.
     :param write_sidecars: write a JSON file with prompt, model, seed and times next to each row's pictures.
     """
@@ -93,12 +99,15 @@ class FluxBatchOperator(BaseOperator):
         poll_interval: float | None = None,
         validate_input: bool = True,
         on_unknown_submission: OnUnknownSubmission = "fail",
+        on_overlap: OnOverlap = "wait",
+        adopt_manifest: bool = False,
         cancel_on_kill: bool = True,
         write_sidecars: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         _check_choice("on_unknown_submission", on_unknown_submission, get_args(OnUnknownSubmission))
+        _check_choice("on_overlap", on_overlap, get_args(OnOverlap))
         _check_choice("on_row_error", on_row_error, get_args(OnRowError))
         if not max_in_flight >= 1:
             raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight!r}")
@@ -121,6 +130,8 @@ class FluxBatchOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.validate_input = validate_input
         self.on_unknown_submission = on_unknown_submission
+        self.on_overlap = on_overlap
+        self.adopt_manifest = adopt_manifest
         self.cancel_on_kill = cancel_on_kill
         self.write_sidecars = write_sidecars
         self._killed = False
@@ -174,6 +185,9 @@ class FluxBatchOperator(BaseOperator):
                 renderer=self._renderer(context),
                 manifest_path=self.manifest_path or f"{output_path}/manifest.jsonl",
                 suffix=table.suffix or _suffix_of_mapped(context),
+                lease=run.Lease.of_task(context["ti"]),
+                waits_for_others=self.on_overlap == "wait",
+                adopts_manifest=self.adopt_manifest,
             ),
             policy=run.BatchPolicy(
                 run.Identity.of_task(context),

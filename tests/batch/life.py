@@ -41,6 +41,7 @@ class BatchLife:
             **options,
         }
         self.run_id = "run-1"
+        self.task_id = "make"
         self.map_index = -1
         self.try_number = 1
         self.max_tries = 3
@@ -79,7 +80,7 @@ class BatchLife:
         instance = SimpleNamespace(
             dag_id="dag",
             run_id=self.run_id,
-            task_id="make",
+            task_id=self.task_id,
             map_index=self.map_index,
             try_number=self.try_number,
             max_tries=self.max_tries,

@@ -1,0 +1,293 @@
+"""Runs that overlap: who works on a manifest, who waits for whom, and whose it is."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_flux.batch import lease as lease_module
+from airflow_provider_flux.batch import storage
+from airflow_provider_flux.batch.lease import EXPIRY, OBSERVATION, Lease, LeaseFile, has_expired
+from airflow_provider_flux.emulator import Emulator
+from airflow_provider_flux.exceptions import FluxLeaseLostError, FluxManifestOwnerError, FluxOverlapError
+from tests.batch.life import BatchLife, table
+from tests.conftest import Connect
+from tests.outputs.conftest import Store
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, message: str, /, *args: object) -> None:
+        self.lines.append(message % args)
+
+    warning = info
+
+
+def lease(run_id: str = "run-1", *, task_id: str = "make", try_number: int = 1, map_index: int = -1) -> Lease:
+    return Lease(dag_id="dag", task_id=task_id, run_id=run_id, map_index=map_index, try_number=try_number)
+
+
+class Contender:
+    """A batch that asks for the lease, with a clock of its own.
+
+    :param folder: the ledger's folder.
+    """
+
+    def __init__(self, folder: str, wanted: Lease) -> None:
+        self.now = 1_000_000.0
+        self.log = Lines()
+        self.while_waiting: Callable[[], object] = lambda: None
+        self.file = LeaseFile(
+            folder,
+            wanted,
+            f"{folder}/manifest.jsonl",
+            self.log,
+            clock=lambda: self.now,
+            monotonic=lambda: self.now,
+            sleep=self._sleep,
+        )
+
+    def acquire(self, *, waits: bool = True, adopts: bool = False, within: float = 3600.0) -> bool:
+        until = self.now + within
+        return self.file.acquire(waits=waits, adopts=adopts, is_stopped=lambda: self.now > until)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.while_waiting()
+
+
+@pytest.fixture(params=["local", "s3", "cannot create exclusively"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "local":
+        yield str(tmp_path / "ledger")
+        return
+    store: Store = request.getfixturevalue("s3")
+    if request.param != "s3":
+        monkeypatch.setattr(storage, "_creates_exclusively", lambda filesystem: False)
+        monkeypatch.setattr(storage, "SETTLING", 0.5)
+    yield f"{store.url}/ledger"
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_of_several_that_start_together_exactly_one_works(folder: str, count: int) -> None:
+    for round_number in range(3):
+        place = f"{folder}-{round_number}"
+        contenders = [Contender(place, lease(f"run-{number}")) for number in range(count)]
+        barrier = threading.Barrier(count)
+
+        def start(contender: Contender, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            try:
+                return contender.acquire(waits=False)
+            except FluxOverlapError:
+                return False
+
+        with ThreadPoolExecutor(count) as threads:
+            assert sum(threads.map(start, contenders)) == 1
+
+
+def test_of_several_that_take_over_from_a_dead_one_exactly_one_does(folder: str) -> None:
+    assert Contender(folder, lease("dead")).acquire()
+    contenders = [Contender(folder, lease(f"run-{number}")) for number in range(5)]
+    barrier = threading.Barrier(5)
+
+    def take_over(contender: Contender) -> bool:
+        # All of them have seen it expire; with clocks of their own they would not do so at once.
+        barrier.wait()
+        return contender.file._create(2)
+
+    with ThreadPoolExecutor(5) as threads:
+        assert sum(threads.map(take_over, contenders)) == 1
+
+
+def test_a_released_lease_is_had_at_once(folder: str) -> None:
+    first, second = Contender(folder, lease("run-1")), Contender(folder, lease("run-2"))
+    assert first.acquire()
+    first.file.release()
+    started = second.now
+    assert second.acquire()
+    assert second.now == started
+
+
+def test_a_try_takes_over_the_lease_of_an_earlier_try_of_the_same_task_instance_at_once(folder: str) -> None:
+    first, second = Contender(folder, lease(try_number=1)), Contender(folder, lease(try_number=2))
+    assert first.acquire()
+    started = second.now
+    assert second.acquire()
+    assert second.now == started
+    with pytest.raises(FluxLeaseLostError, match="submits nothing more"):
+        first.file.verify()
+    second.file.verify()
+
+
+def test_mapped_task_instances_are_not_the_same(folder: str) -> None:
+    assert Contender(folder, lease(map_index=0)).acquire()
+    with pytest.raises(FluxOverlapError):
+        Contender(folder, lease(map_index=1)).acquire(waits=False)
+
+
+def test_the_one_that_waits_says_for_whom_every_minute(folder: str) -> None:
+    first, second = Contender(folder, lease("run-1")), Contender(folder, lease("run-2"))
+    assert first.acquire()
+
+    def live() -> None:
+        first.now = second.now
+        first.file._lease = lease_module.replace(first.file._lease, alive_at=first.now)
+        first.file._write()
+
+    second.while_waiting = live
+    assert not second.acquire(within=185)
+    assert len(second.log.lines) == 4
+    assert all("DAG 'dag', task 'make', run 'run-1', try 1" in line for line in second.log.lines)
+    first.file.verify()
+
+
+def test_a_holder_without_a_sign_of_life_for_two_minutes_is_taken_over_and_finds_out(folder: str) -> None:
+    first, second = Contender(folder, lease("run-1")), Contender(folder, lease("run-2"))
+    assert first.acquire()
+    started = second.now
+    assert second.acquire(within=EXPIRY + 30)
+    assert second.now - started >= EXPIRY
+    with pytest.raises(FluxLeaseLostError):
+        first.file.verify()
+    assert first.file.is_lost
+
+
+def test_a_torn_lease_file_holds_nobody_up_for_ever(folder: str) -> None:
+    storage.write_lines(f"{folder}/lease-0000000001.json", ['{"dag_id": "da'])
+    contender = Contender(folder, lease())
+    started = contender.now
+    assert contender.acquire(within=EXPIRY + 30)
+    assert contender.now - started >= EXPIRY
+
+
+def test_fields_that_a_later_version_has_added_are_left_out() -> None:
+    known = lease()
+    assert Lease.from_text(json.dumps({**json.loads(known.as_text()), "colour": "blue"})) == known
+
+
+def test_another_tasks_manifest_is_refused_and_may_be_adopted(folder: str) -> None:
+    first = Contender(folder, lease(task_id="before"))
+    assert first.acquire()
+    first.file.release()
+    with pytest.raises(FluxManifestOwnerError, match=r"'before'.*'make'.*adopt_manifest=True"):
+        Contender(folder, lease()).acquire()
+    adopting = Contender(folder, lease())
+    assert adopting.acquire(adopts=True)
+    adopting.file.release()
+    assert Contender(folder, lease("run-2")).acquire()
+
+
+@pytest.mark.parametrize(
+    ("unchanged_for", "silent_for", "expired"),
+    [
+        (EXPIRY, 0.0, True),
+        (EXPIRY, None, True),
+        (OBSERVATION, EXPIRY + 1, True),
+        (OBSERVATION, EXPIRY - 1, False),
+        (OBSERVATION, -3600.0, False),
+        (OBSERVATION, None, False),
+        (OBSERVATION - 1, 3600.0, False),
+    ],
+)
+def test_when_a_holder_is_taken_for_dead(unchanged_for: float, silent_for: float | None, expired: bool) -> None:
+    now = 5000.0
+    seen = None if silent_for is None else lease_module.replace(lease(), alive_at=now - silent_for)
+    assert has_expired(seen, unchanged_for=unchanged_for, now=now) is expired
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "POLL_INTERVAL", 0.1)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("count", [2, 5])
+def test_runs_of_one_table_at_a_time_pay_for_each_row_once(
+    emulator: Emulator, connect: Connect, tmp_path: Path, count: int
+) -> None:
+    """two runs of one table at a time"""
+    connect(emulator.url, gateway="deerapi")
+    lives = [BatchLife(tmp_path, rows=table(40)) for _ in range(count)]
+    for number, life in enumerate(lives):
+        life.run_id = f"run-{number}"
+    with ThreadPoolExecutor(count) as threads:
+        for done in [threads.submit(life.execute) for life in lives]:
+            done.result()
+    assert (emulator.posts, emulator.accepted) == (40, 40)
+    assert len(lives[0].manifest()) == 40
+    assert sum(life.totals["succeeded"] for life in lives) == 40
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_is_not_to_wait_fails_before_anything_is_sent(
+    emulator: Emulator, connect: Connect, tmp_path: Path
+) -> None:
+    """two runs of one table at a time"""
+    connect(emulator.url, gateway="deerapi")
+    holder = Contender(str(tmp_path / "manifest.jsonl.ledger"), lease("run-0"))
+    assert holder.acquire()
+    with pytest.raises(FluxOverlapError, match="Nothing was sent"):
+        BatchLife(tmp_path, rows=table(2), on_overlap="fail").execute()
+    assert emulator.posts == 0
+
+
+def test_another_task_with_the_same_output_path_is_refused(
+    emulator: Emulator, connect: Connect, tmp_path: Path
+) -> None:
+    """another task's manifest, or an input that would be overwritten"""
+    connect(emulator.url, gateway="deerapi")
+    life = BatchLife(tmp_path, rows=table(3))
+    life.execute()
+    other = BatchLife(tmp_path, rows=table(3))
+    other.task_id = "other"
+    with pytest.raises(FluxManifestOwnerError):
+        other.execute()
+    assert emulator.posts == 3
+    other.options["manifest_path"] = str(tmp_path / "other.jsonl")
+    other.execute()
+    life.next_run()
+    assert [line["status"] for line in life.manifest()] == ["kept"] * 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_batch_that_lost_its_lease_submits_nothing_more_and_leaves_the_manifest_alone(
+    emulator: Emulator, connect: Connect, tmp_path: Path
+) -> None:
+    """two runs of one table at a time"""
+    connect(emulator.url, gateway="deerapi")
+    first = BatchLife(tmp_path, rows=table(60), max_in_flight=2)
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(first.execute())
+        except FluxLeaseLostError as lost:
+            outcome.append(lost)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while emulator.posts < 5:
+        time.sleep(0.01)
+    second = BatchLife(tmp_path, rows=table(60))
+    second.try_number = 2
+    second.execute()
+    thread.join()
+    assert isinstance(outcome[0], FluxLeaseLostError)
+    assert emulator.accepted <= 60 + 2
+    unknown = [line for line in second.manifest() if line["status"] == "unknown"]
+    made = {prediction.input["prompt"] for prediction in emulator.predictions}
+    assert len(made) == emulator.accepted, "a row was paid for twice"
+    assert len(second.manifest()) == 60
+    assert len(unknown) <= 2
