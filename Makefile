@@ -5,7 +5,7 @@ READY := .venv/.ready
 COMPILE := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck test-deployment test-browser screenshots ui-vendor test-packaging test-kills nightly test-chaos test-mutations test-distributed test-matrix benchmarks requirements clean
+.PHONY: help setup demo test lint typecheck test-deployment test-browser screenshots ui-vendor test-packaging test-kills nightly test-chaos test-overlaps test-mutations test-distributed test-matrix benchmarks requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,10 +57,13 @@ test-chaos: setup ## 500 predictions under seeded faults and kills
 test-mutations: setup ## take the safety measures out one by one, and see a test fail for each
 	$(BIN)/python -u scripts/mutations.py
 
+test-overlaps: setup ## 200 rounds of batches that overlap on one table, killed and paused at random
+	$(BIN)/python -u scripts/overlaps.py --rounds 200 --seed 1 --jobs 2
+
 test-distributed: setup ## PostgreSQL, Redis and Celery: kill a triggerer and a worker (Debian, as root)
 	$(BIN)/python -u scripts/distributed.py
 
-nightly: test-kills test-chaos test-distributed test-mutations ## the slow suites about what dies
+nightly: test-kills test-chaos test-overlaps test-distributed test-mutations ## the slow suites about what dies
 
 test-matrix: setup ## smoke tests on every supported Airflow with every Python found
 	@$(BIN)/python -u scripts/test_matrix.py

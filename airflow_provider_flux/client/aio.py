@@ -41,11 +41,11 @@ POOL_SIZE = 32
 async def run(flow: Flow[T], access: GatewayAccess, *, carry_out: Callable[[Any], Awaitable[Any]] | None = None) -> T:
     """Run a flow to its end over the shared session and return its result.
 
-    :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked before a
-        create is sent, too, and may raise instead.
+    :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked right
+        before a create is sent, too, and may raise instead.
     """
     async with shared_session(access) as (sessions, shared):
-        send = functools.partial(_send_in_turn, sessions, shared.places, access)
+        send = functools.partial(_send_in_turn, sessions, shared.places, access, before_create=carry_out)
         if not access.gateway.preset.lists_predictions:
             return await drive_async(flow, functools.partial(_perform, send, carry_out))
         async with shared.lists.asking(access, send) as asking:
@@ -55,15 +55,19 @@ async def run(flow: Flow[T], access: GatewayAccess, *, carry_out: Callable[[Any]
 async def _perform(send: Sender, carry_out: Callable[[Any], Awaitable[Any]] | None, effect: Any) -> Any:
     if isinstance(effect, Sleep):
         return await asyncio.sleep(effect.seconds)
-    is_sent = isinstance(effect, Send)
-    if carry_out is not None and (not is_sent or effect.request.purpose is Purpose.CREATE):
-        outcome = await carry_out(effect)
-        if not is_sent:
-            return outcome
-    return await send(effect)
+    if isinstance(effect, Send):
+        return await send(effect)
+    return None if carry_out is None else await carry_out(effect)
 
 
-async def _send_in_turn(sessions: Sessions, places: Places, access: GatewayAccess, effect: Send) -> Reply:
+async def _send_in_turn(
+    sessions: Sessions,
+    places: Places,
+    access: GatewayAccess,
+    effect: Send,
+    *,
+    before_create: Callable[[Any], Awaitable[Any]] | None = None,
+) -> Reply:
     ends_at = time.monotonic() + effect.limit
     turn = budget_of(access).turn(effect.request)
     while True:
@@ -78,6 +82,9 @@ async def _send_in_turn(sessions: Sessions, places: Places, access: GatewayAcces
             # A 429 to those ahead in the queue for a place holds back those behind as well.
             if turn.wait() > 0:
                 continue
+            # As late as can be: the wait for a turn may have been long.
+            if before_create is not None and effect.request.purpose is Purpose.CREATE:
+                await before_create(effect)
             limit = max(SHORTEST_LIMIT, ends_at - time.monotonic())
             reply = await send(sessions.of(effect.request), access, effect.request, limit)
             turn.note(reply)

@@ -39,8 +39,8 @@ def run(
 
     Each flow has a session of its own, so that one can run inside a signal handler while another is interrupted.
 
-    :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked before a
-        create is sent, too, and may raise instead.
+    :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked right
+        before a create is sent, too, and may raise instead.
     """
     with requests.Session() as session:
         session.auth = _BearerAuth(access)
@@ -48,18 +48,20 @@ def run(
         def perform(effect: Any) -> Any:
             if isinstance(effect, Sleep):
                 return sleep(effect.seconds)
-            is_sent = isinstance(effect, Send)
-            if carry_out is not None and (not is_sent or effect.request.purpose is Purpose.CREATE):
-                outcome = carry_out(effect)
-                if not is_sent:
-                    return outcome
-            return _send_in_turn(session, access, effect, sleep)
+            if isinstance(effect, Send):
+                return _send_in_turn(session, access, effect, sleep, before_create=carry_out)
+            return None if carry_out is None else carry_out(effect)
 
         return drive(flow, perform)
 
 
 def _send_in_turn(
-    session: requests.Session, access: GatewayAccess, effect: Send, sleep: Callable[[float], object]
+    session: requests.Session,
+    access: GatewayAccess,
+    effect: Send,
+    sleep: Callable[[float], object],
+    *,
+    before_create: Callable[[Any], Any] | None = None,
 ) -> Reply:
     ends_at = time.monotonic() + effect.limit
     turn = budget_of(access).turn(effect.request)
@@ -68,6 +70,9 @@ def _send_in_turn(
         if left <= 0:
             return turn.never_came()
         sleep(min(seconds, left))
+    # As late as can be: the wait for a turn may have been long.
+    if before_create is not None and effect.request.purpose is Purpose.CREATE:
+        before_create(effect)
     reply = send(session, access, effect.request, max(SHORTEST_LIMIT, ends_at - time.monotonic()))
     turn.note(reply)
     note_exchange(access.gateway, effect.request, reply)

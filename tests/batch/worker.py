@@ -20,7 +20,7 @@ ANSWERS = os.dup(1)
 # What Airflow prints must not get between the answers.
 os.dup2(2, 1)
 
-from airflow_provider_flux.batch import ledger, list_lookups, run  # noqa: E402
+from airflow_provider_flux.batch import lease, ledger, list_lookups, row_run, run  # noqa: E402
 from airflow_provider_flux.client import aio  # noqa: E402
 from airflow_provider_flux.operators.batch import FluxBatchOperator  # noqa: E402
 from airflow_provider_flux.outputs import storing  # noqa: E402
@@ -36,12 +36,14 @@ def run_try(settings: dict[str, Any]) -> None:
     faulthandler.dump_traceback_later(240, exit=True)
     lookup.LOOKS_AFTER = (0.1, 0.5, 1.0)
     list_lookups.SHORTEST_PAUSE = 0.2
+    for name, seconds in settings.get("lease", {}).items():
+        setattr(row_run if name == "LEASE_FRESHNESS" else lease, name, seconds)
     if settings["dies_at"]:
         die_at(**settings["dies_at"])
     os.environ["AIRFLOW_CONN_FLUX_DEFAULT"] = json.dumps(settings["connection"])
     instance = SimpleNamespace(
         dag_id="dag",
-        run_id="run-1",
+        run_id=settings.get("run_id", "run-1"),
         task_id="make",
         map_index=-1,
         try_number=settings["try_number"],
