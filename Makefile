@@ -20,7 +20,7 @@ demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
 	@$(BIN)/python -u scripts/demo.py
 
 test: lint typecheck ## lint, types and the fast tests
-	$(BIN)/pytest -q -m "not browser and not deployment and not packaging and not kills and not chaos and not distributed"
+	$(BIN)/pytest -q -n 4 --dist loadfile --durations=10 -m "not browser and not deployment and not packaging and not kills and not chaos and not distributed"
 
 lint: setup ## ruff
 	$(BIN)/ruff check

@@ -45,10 +45,10 @@ except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versi
         TaskDeferralTimeout,
     )
 
+from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown
-from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
 
 __all__ = [
     "AirflowFailException",

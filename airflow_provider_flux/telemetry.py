@@ -30,8 +30,8 @@ from typing import Any
 from opentelemetry import trace
 
 from airflow_provider_flux.protocol.gateways import Gateway
+from airflow_provider_flux.protocol.messages import Purpose, Reply, Request, Response
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.wire import Answer, Purpose, Reply, Request
 
 GAUGE_INTERVAL = 1.0
 """Seconds."""
@@ -77,7 +77,7 @@ def note_exchange(gateway: Gateway, request: Request, reply: Reply) -> None:
     """Count one request and its answer."""
     if request.purpose is Purpose.GET:
         _count("flux.polls", gateway)
-    if not isinstance(reply, Answer):
+    if not isinstance(reply, Response):
         return
     if reply.status == 429:
         _count("flux.rate_limited", gateway)

@@ -58,10 +58,10 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def unused_budgets() -> Iterator[None]:
     """Let no pace that one emulator was met with be that of the next, which may have the same port."""
-    from airflow_provider_flux.client import budget
+    from airflow_provider_flux.client import rate_limiter
 
     yield
-    budget._budgets.clear()
+    rate_limiter._rate_limiters.clear()
 
 
 Connect = Callable[..., str]

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Iterator
 from itertools import chain
 
+from airflow_provider_flux.batch.consequences import LeftError, NotStartedError
 from airflow_provider_flux.batch.ledger import Ledger
 from airflow_provider_flux.batch.model import PlannedRow, RowStatus
 from airflow_provider_flux.batch.resources import Resources
-from airflow_provider_flux.batch.row_run import LeftError, NotStartedError, RowRun
+from airflow_provider_flux.batch.row_run import RowRun
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.client.aio import shared_session

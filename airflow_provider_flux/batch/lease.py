@@ -25,10 +25,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
-from airflow_provider_flux.batch.storage import create_exclusively, join, list_names, read_text, remove, write_lines
+from airflow_provider_flux.batch.line_files import create_exclusively, join, list_names, read_text, remove, write_lines
 from airflow_provider_flux.exceptions import FluxLeaseLostError, FluxManifestOwnerError, FluxOverlapError
+from airflow_provider_flux.protocol.messages import Log
 from airflow_provider_flux.protocol.times import iso
-from airflow_provider_flux.protocol.wire import Log
 
 HEARTBEAT = 15.0
 """Seconds between two signs of life: a write each, and eight of them may fail before the lease expires."""

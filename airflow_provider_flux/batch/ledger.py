@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 from uuid import uuid4
 
+from airflow_provider_flux.batch.line_files import join, list_names, read_lines, remove, write_lines
 from airflow_provider_flux.batch.model import Entry
 from airflow_provider_flux.batch.row_store import RowStore
-from airflow_provider_flux.batch.storage import join, list_names, read_lines, remove, write_lines
-from airflow_provider_flux.protocol.wire import Log
+from airflow_provider_flux.protocol.messages import Log
 
 COMMIT_PAUSE = 0.05
 """Seconds between two segments: what many rows wait for together is written together."""

@@ -11,11 +11,11 @@ from typing import Any
 from airflow_provider_flux.batch.model import PlannedRow
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.protocol import lookup
+from airflow_provider_flux.protocol.classify import Verdict
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown, candidates_of, listed_since, match
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.submission import LookUp
-from airflow_provider_flux.protocol.verdicts import Verdict
 
 READ_PATIENCE = 120.0
 """Seconds for which passing trouble with the list is borne in one look."""

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from airflow_provider_flux.batch.line_files import join, list_names, read_lines, write_lines
 from airflow_provider_flux.batch.model import PlannedRow, RowStatus
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import part_suffix
-from airflow_provider_flux.batch.storage import join, list_names, read_lines, write_lines
 from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import StoredPicture
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.wire import JSON
 
 COLUMNS: Mapping[str, JSON] = {
     "row": 0,

@@ -11,9 +11,9 @@ from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Row, Table
 from airflow_provider_flux.exceptions import FluxBudgetError, FluxInputError
 from airflow_provider_flux.hooks.flux import FluxHook
-from airflow_provider_flux.pricing import estimate, price_of
+from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.pricing import estimate, price_of
 from airflow_provider_flux.protocol.resume import fingerprint_of
-from airflow_provider_flux.protocol.wire import JSON
 
 SHOWN = 10
 """How many rows an error names."""

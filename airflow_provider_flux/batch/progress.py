@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_flux.batch.model import PlannedRow, RowStatus
+from airflow_provider_flux.protocol.classify import shorten
+from airflow_provider_flux.protocol.messages import JSON, Log
 from airflow_provider_flux.protocol.times import iso
-from airflow_provider_flux.protocol.verdicts import shorten
-from airflow_provider_flux.protocol.wire import JSON, Log
 
 PROGRESS_KEY = "flux_batch"
 """Name of the figures in the task state store, and of the totals in XCom."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_flux.batch.rows import Row
 from airflow_provider_flux.exceptions import FluxInputError
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.messages import JSON
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -21,8 +21,8 @@ from airflow_provider_flux.exceptions import FluxBudgetError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.outputs.fetching import FetchRules
 from airflow_provider_flux.protocol.flows import Conversation, Flow
+from airflow_provider_flux.protocol.messages import Log
 from airflow_provider_flux.protocol.submission import NotSubmitted
-from airflow_provider_flux.protocol.wire import Log
 
 T = TypeVar("T")
 

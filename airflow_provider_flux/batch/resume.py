@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide
-from airflow_provider_flux.protocol.wire import JSON
 from airflow_provider_flux.tasks.state_store import generation_of, try_number_of
 
 OTHER_GENERATION = -1

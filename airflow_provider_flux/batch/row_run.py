@@ -10,14 +10,14 @@ import asyncio
 import math
 import time
 from dataclasses import replace
-from enum import Enum
 from typing import Any, NoReturn
 
+from airflow_provider_flux.batch.consequences import Consequence, LeftError, NotStartedError, consequence_of
+from airflow_provider_flux.batch.line_files import join
 from airflow_provider_flux.batch.manifest import success
 from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
 from airflow_provider_flux.batch.resources import Resources
 from airflow_provider_flux.batch.resume import ended_prediction
-from airflow_provider_flux.batch.storage import join
 from airflow_provider_flux.client import aio
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
@@ -34,12 +34,12 @@ from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import PictureStore, StoredPicture
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, KILL_PATIENCE, NotInTime, cancel, give_up
 from airflow_provider_flux.protocol.flows import CallFailed, DeadlinePassed, Send
+from airflow_provider_flux.protocol.messages import JSON, Request
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.resume import SubmissionRecord, can_be_handed_on, was_canceled_under
 from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Save, Submission
-from airflow_provider_flux.protocol.verdicts import Reason, Verdict
-from airflow_provider_flux.protocol.wire import JSON, Request
-from airflow_provider_flux.results import check_outputs, cost_of, ending_error, expires_at
+from airflow_provider_flux.protocol.times import expires_at
+from airflow_provider_flux.tasks.results import check_outputs, cost_of, ending_error
 from airflow_provider_flux.telemetry import note_end, note_seen, waiting_for
 
 STORE_PATIENCE = 120.0
@@ -52,46 +52,7 @@ ATTACH_PATIENCE = 60.0
 LEASE_FRESHNESS = 5.0
 """Seconds for which a look at the lease counts. A worker that stood still for longer looks again before it sends."""
 
-CONNECTION_AT_FAULT = frozenset({Reason.KEY, Reason.CREDIT, Reason.FORBIDDEN, Reason.WRONG_URL, Reason.CERTIFICATE})
-"""Reasons that every other row would meet as well."""
-
 Result = tuple[RowStatus, dict[str, JSON]]
-
-
-class NotStartedError(Exception):
-    """The row is left as it was, because the batch stops."""
-
-
-class LeftError(Exception):
-    """The row is left in flight, for another try."""
-
-
-class Consequence(Enum):
-    """What follows from a failed call of a row."""
-
-    ROW_FAILS = "the row fails"
-    STOP_NOT_STARTED = "the batch stops; the row is as if it had not begun"
-    STOP_IN_FLIGHT = "the batch stops; the row is left in flight"
-
-
-def consequence_of(failed: CallFailed, *, is_submitted: bool) -> Consequence:
-    """Decide what follows from a failed call.
-
-    ================================= ======================= ================
-    Failure                           Nothing submitted       Submitted
-    ================================= ======================= ================
-    the connection is at fault        stop, not started       stop, in flight
-    the gateway cannot be reached     stop, not started       row fails
-    any other refusal                 row fails               row fails
-    ================================= ======================= ================
-
-    :param is_submitted: whether there is a prediction, or may be one.
-    """
-    if failed.failure.reason in CONNECTION_AT_FAULT:
-        return Consequence.STOP_IN_FLIGHT if is_submitted else Consequence.STOP_NOT_STARTED
-    if is_submitted or failed.verdict is Verdict.REFUSED:
-        return Consequence.ROW_FAILS
-    return Consequence.STOP_NOT_STARTED
 
 
 class RowRun:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.messages import JSON
 
 CHUNK = 200
 """Rows that are read at once."""

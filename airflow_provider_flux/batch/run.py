@@ -10,6 +10,7 @@ from typing import Any
 from airflow_provider_flux.batch.engine import Engine
 from airflow_provider_flux.batch.lease import Lease, LeaseFile
 from airflow_provider_flux.batch.ledger import Ledger, read_ledger
+from airflow_provider_flux.batch.line_files import join, list_names
 from airflow_provider_flux.batch.manifest import read_former, write_manifest
 from airflow_provider_flux.batch.model import RowStatus
 from airflow_provider_flux.batch.planning import SHOWN, Planner
@@ -20,13 +21,12 @@ from airflow_provider_flux.batch.resume import BatchPolicy, Identity
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Table
 from airflow_provider_flux.batch.stop_control import StopControl
-from airflow_provider_flux.batch.storage import join, list_names
 from airflow_provider_flux.exceptions import FluxBudgetError, FluxKilledError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.outputs.storing import check_output_path
 from airflow_provider_flux.protocol.cancellation import KILL_PATIENCE
+from airflow_provider_flux.protocol.messages import Log
 from airflow_provider_flux.protocol.times import iso
-from airflow_provider_flux.protocol.wire import Log
 
 LEDGER = ".ledger"
 """Added to a manifest's name, names the folder of its ledger."""

@@ -17,17 +17,17 @@ from typing import Any, TypeVar
 import aiohttp
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
-from airflow_provider_flux.access import GatewayAccess
-from airflow_provider_flux.client.budget import budget_of
-from airflow_provider_flux.client.pages import Lists, Sender
+from airflow_provider_flux.client.connection import GatewayAccess
+from airflow_provider_flux.client.list_polling import Lists, Sender
+from airflow_provider_flux.client.rate_limiter import rate_limiter_of
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive_async
-from airflow_provider_flux.protocol.wire import (
+from airflow_provider_flux.protocol.messages import (
     BODY_LIMIT,
-    Answer,
     Delivery,
     Purpose,
     Reply,
     Request,
+    Response,
     TransportFailure,
 )
 from airflow_provider_flux.telemetry import note_exchange
@@ -69,7 +69,7 @@ async def _send_in_turn(
     before_create: Callable[[Any], Awaitable[Any]] | None = None,
 ) -> Reply:
     ends_at = time.monotonic() + effect.limit
-    turn = budget_of(access).turn(effect.request)
+    turn = rate_limiter_of(access).turn(effect.request)
     while True:
         while (seconds := turn.wait()) > 0:
             left = ends_at - time.monotonic()
@@ -109,7 +109,7 @@ async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: R
             allow_redirects=False,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, headers, access.without_key(await _body(response)))
+            return Response(response.status, headers, access.without_key(await _body(response)))
     except aiohttp.ClientConnectorCertificateError:
         return TransportFailure(Delivery.UNTRUSTED, "the TLS handshake failed: certificate not trusted")
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):

@@ -10,17 +10,17 @@ import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
 
-from airflow_provider_flux.access import GatewayAccess
-from airflow_provider_flux.client.budget import budget_of
+from airflow_provider_flux.client.connection import GatewayAccess
+from airflow_provider_flux.client.rate_limiter import rate_limiter_of
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive
 from airflow_provider_flux.protocol.gateways import origin_of
-from airflow_provider_flux.protocol.wire import (
+from airflow_provider_flux.protocol.messages import (
     BODY_LIMIT,
-    Answer,
     Delivery,
     Purpose,
     Reply,
     Request,
+    Response,
     TransportFailure,
 )
 from airflow_provider_flux.telemetry import note_exchange
@@ -64,7 +64,7 @@ def _send_in_turn(
     before_create: Callable[[Any], Any] | None = None,
 ) -> Reply:
     ends_at = time.monotonic() + effect.limit
-    turn = budget_of(access).turn(effect.request)
+    turn = rate_limiter_of(access).turn(effect.request)
     while (seconds := turn.wait()) > 0:
         left = ends_at - time.monotonic()
         if left <= 0:
@@ -103,7 +103,7 @@ def send(session: requests.Session, access: GatewayAccess, request: Request, lim
             stream=True,
         ) as response:
             answer_headers = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status_code, answer_headers, access.without_key(_body(response, ends_at)))
+            return Response(response.status_code, answer_headers, access.without_key(_body(response, ends_at)))
     except requests.RequestException as error:
         return TransportFailure(_delivery(error), _describe(error))
     except _BodyError as error:

@@ -10,38 +10,32 @@ from typing import Any, Literal, TypeVar
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_flux.access import GatewayAccess, read_connection
+from airflow_provider_flux.client.connection import GatewayAccess, read_connection
 from airflow_provider_flux.exceptions import (
     FluxConnectionError,
     FluxDeadlineError,
     FluxError,
     FluxGatewayError,
     FluxInputError,
-    FluxStillRunningError,
     call_error,
     gateway_error,
 )
-from airflow_provider_flux.pricing import Prices, read_price_list
+from airflow_provider_flux.hooks.checks import TEST_PREDICTION_ID, check_webhook_events, explain_test
 from airflow_provider_flux.protocol import catalogue
-from airflow_provider_flux.protocol.cancellation import NotInTime, give_up
+from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow, Send
 from airflow_provider_flux.protocol.lookup import candidates_of, listed_since
+from airflow_provider_flux.protocol.messages import JSON, Request
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.pricing import Prices, read_price_list
 from airflow_provider_flux.protocol.resume import ResumePolicy, SubmissionRecord
 from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Save, Submission
-from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
-from airflow_provider_flux.protocol.wire import JSON, Request
 from airflow_provider_flux.telemetry import note_seen, span, waiting_for
 
 T = TypeVar("T")
 
 PATIENCE = 120.0
 """Seconds for which a call bears passing trouble when the caller sets no deadline."""
-
-TEST_PREDICTION_ID = "flux-connection-test"
-"""An id that no prediction has."""
-
-WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
 
 OnUnknownSubmission = Literal["fail", "resubmit"]
 
@@ -52,7 +46,8 @@ class FluxHook(BaseHook):
     Works with DeerAPI, CometAPI, Replicate and any gateway like them. Every request goes to the connection's own
     origin, the only place the key is sent to.
 
-    :param flux_conn_id: connection of type ``flux``; see :func:`airflow_provider_flux.access.read_connection`.
+    :param flux_conn_id: connection of type ``flux``; see
+        :func:`airflow_provider_flux.client.connection.read_connection`.
     :raises FluxConnectionError: from any call, if the connection cannot be used.
     """
 
@@ -166,7 +161,7 @@ class FluxHook(BaseHook):
 
         :param cancel_at: when the service itself should end the prediction, in seconds since the epoch.
         """
-        _check_webhook_events(webhook_events_filter)
+        check_webhook_events(webhook_events_filter)
         gateway = self.access.gateway
 
         def request() -> Request:
@@ -282,19 +277,6 @@ class FluxHook(BaseHook):
             note_seen(self.access.gateway, prediction, model, waited=time.time() - submitted_at)
         return prediction
 
-    def give_up_prediction(self, prediction_id: str, *, cancels: bool, is_found_again: bool) -> Prediction:
-        """End the wait for a prediction at its deadline. Return it only if it has succeeded meanwhile.
-
-        :param cancels: whether to cancel it.
-        :param is_found_again: whether a record lets a retry find it.
-        :raises FluxDeadlineError: in any other case, saying what came of canceling it.
-        """
-        try:
-            return self._run(give_up(self._conversation, prediction_id, cancels=cancels))
-        except NotInTime as late:
-            error_type = FluxDeadlineError if late.canceled or is_found_again else FluxStillRunningError
-            raise error_type(str(late), prediction_id, canceled=late.canceled) from None
-
     def cancel_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction | None:
         """Cancel one prediction.
 
@@ -367,7 +349,7 @@ class FluxHook(BaseHook):
         except FluxConnectionError as error:
             return False, str(error)
         except CallFailed as failed:
-            return self._explain_test(failed.failure)
+            return explain_test(failed.failure, self.gateway_name, gateway.origin)
         return True, f"{self.gateway_name} at {gateway.origin} accepts the key."
 
     @property
@@ -384,7 +366,9 @@ class FluxHook(BaseHook):
             return self._run(flow, carry_out)
         except NotSubmitted as nothing:
             cause = nothing.__cause__
-            raise (cause if isinstance(cause, FluxError) else _too_late(nothing)) from None
+            raise (
+                cause if isinstance(cause, FluxError) else FluxDeadlineError(str(nothing), "", canceled=False)
+            ) from None
         except CallFailed as failed:
             raise call_error(self.access.gateway, failed, about=about, model=model) from None
 
@@ -411,42 +395,6 @@ class FluxHook(BaseHook):
             raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
         flow = listed_since(self._conversation, sent_at, deadline=_deadline(deadline))
         return candidates_of(self._call(flow, "list of predictions"), model, input, sent_at=sent_at)
-
-    def _explain_test(self, failure: Failure) -> tuple[bool, str]:
-        origin = self.access.gateway.origin
-        if failure.request.endswith(TEST_PREDICTION_ID) and _knows_no_prediction(failure):
-            return True, f"{self.gateway_name} at {origin} accepts the key."
-        if failure.reason is Reason.KEY:
-            return False, f"{origin} answers, but refuses the key: {failure.message}"
-        if failure.reason in (Reason.WRONG_URL, Reason.NOT_FOUND, Reason.MALFORMED):
-            return False, f"{origin} answers, but not as a gateway; the URL is wrong: {failure}"
-        if failure.reason in (Reason.NETWORK, Reason.CERTIFICATE):
-            return False, f"{origin} cannot be reached: {failure.message}"
-        return False, f"{origin}: {failure}"
-
-
-def _check_webhook_events(events: Sequence[str] | None) -> None:
-    if events is None:
-        return
-    wrong = [events] if isinstance(events, str) else [event for event in events if event not in WEBHOOK_EVENTS]
-    if wrong:
-        raise FluxInputError(
-            f"webhook_events_filter: {wrong[0]!r} is not allowed; give a list of {', '.join(WEBHOOK_EVENTS)}. "
-            "Nothing was sent."
-        )
-
-
-def _knows_no_prediction(failure: Failure) -> bool:
-    """Tell "no such prediction" from "no such page", which web servers say in a few words of their own."""
-    said = failure.message.strip(" .").lower()
-    return failure.reason is Reason.NOT_FOUND and said not in _NO_SUCH_PAGE
-
-
-_NO_SUCH_PAGE = {"not found", "404 page not found", "404 not found", "404: not found", "(no text)"}
-
-
-def _too_late(nothing: NotSubmitted) -> FluxDeadlineError:
-    return FluxDeadlineError(str(nothing), "", canceled=False)
 
 
 def _deadline(deadline: float | None) -> float:

@@ -13,7 +13,7 @@ from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.links import FluxPicturesLink
 from airflow_provider_flux.operators.flux import DEFAULT_TIMEOUT
-from airflow_provider_flux.waiting import check_poll_interval, check_timeout
+from airflow_provider_flux.tasks.pending import check_poll_interval, check_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -145,7 +145,7 @@ class FluxBatchOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Make the rows that are not made yet, and return the manifest's path."""
-        from airflow_provider_flux.batch.announce import record_batch_event
+        from airflow_provider_flux.batch.asset_events import record_batch_event
         from airflow_provider_flux.batch.progress import PROGRESS_KEY
 
         self._batch = self._prepare(context)
@@ -168,7 +168,7 @@ class FluxBatchOperator(BaseOperator):
         """Tell OpenLineage of the manifest and of the pictures' folder."""
         if self._totals is None:
             return None
-        from airflow_provider_flux.batch.announce import batch_lineage
+        from airflow_provider_flux.batch.asset_events import batch_lineage
 
         return batch_lineage(self._totals, self.output_path, gateway=self.hook.gateway_name)
 

@@ -11,34 +11,35 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from airflow.configuration import conf
 from airflow.sdk import BaseOperator
 
-from airflow_provider_flux.client.cancel import cancel_prediction
-from airflow_provider_flux.ending import EndFromTrigger, check_end_from_trigger, ends_from_trigger
+from airflow_provider_flux.client.cancel import cancel_prediction, give_up_prediction
 from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
     FluxInputError,
     FluxKilledError,
     FluxOutputError,
     FluxOutputNotStoredError,
+    FluxStillRunningError,
     TaskDeferralTimeout,
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
-from airflow_provider_flux.outputs.storage import Storage, storage_of
-from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN
+from airflow_provider_flux.outputs.task_outputs import Storage, storage_of
+from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, NotInTime
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.resume import can_be_handed_on, was_canceled_under
 from airflow_provider_flux.protocol.submission import Submission
-from airflow_provider_flux.results import publish_start, published_id, settle
-from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, try_number_of
-from airflow_provider_flux.waiting import (
+from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, check_end_from_trigger, ends_from_trigger
+from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
     check_poll_interval,
     check_timeout,
     default_wait_before_defer,
-    defer_until_ended,
     ended_status,
     wait_on_create,
 )
+from airflow_provider_flux.tasks.results import publish_start, published_id, settle
+from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, try_number_of
+from airflow_provider_flux.triggers.defer import defer_until_ended
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -345,8 +346,9 @@ class FluxPredictionOperator(BaseOperator):
 
     def _give_up(self, context: Context, prediction_id: str) -> Prediction:
         """End the wait at the deadline. Return the prediction only if it turns out to have succeeded meanwhile."""
-        return self.hook.give_up_prediction(
-            prediction_id,
-            cancels=self.cancel_on_timeout,
-            is_found_again=SubmissionRecords.of_task(context, durable=self.durable).are_kept,
-        )
+        try:
+            return give_up_prediction(self.hook.access, prediction_id, self.log, cancels=self.cancel_on_timeout)
+        except NotInTime as late:
+            is_found_again = SubmissionRecords.of_task(context, durable=self.durable).are_kept
+            error_type = FluxDeadlineError if late.canceled or is_found_again else FluxStillRunningError
+            raise error_type(str(late), prediction_id, canceled=late.canceled) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.outputs.naming import without_connection
 from airflow_provider_flux.outputs.storing import StoredPicture
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.messages import JSON
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -26,7 +26,7 @@ from airflow_provider_flux.exceptions import (
     FluxOutputNotStoredError,
 )
 from airflow_provider_flux.outputs.addresses import ForbiddenOriginError, check_url, without_secrets
-from airflow_provider_flux.outputs.connections import CheckedAdapter
+from airflow_provider_flux.outputs.fetch_connections import CheckedAdapter
 from airflow_provider_flux.outputs.pictures import NotAPictureError, Picture, TruncatedPictureError, recognise
 from airflow_provider_flux.protocol import schedule
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from airflow_provider_flux.outputs.addresses import without_secrets
 from airflow_provider_flux.outputs.inline import is_inline
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.times import iso
-from airflow_provider_flux.protocol.wire import JSON
 
 
 def describe(prediction: Prediction, *, gateway: str, model: str, input: Mapping[str, JSON]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from airflow_provider_flux.outputs.pictures import (
     TruncatedPictureError,
     recognise,
 )
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.messages import JSON
 
 _LOCAL = ("", "file", "local")
 """Protocols of this machine. Its files are reached directly: on Airflow 3.1, a path without a scheme has no ``fs``."""

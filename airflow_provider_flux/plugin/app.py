@@ -13,7 +13,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.staticfiles import StaticFiles
 
-from airflow_provider_flux.plugin import reading, storage
+from airflow_provider_flux.plugin import picture_files, reading
 from airflow_provider_flux.plugin.rest import ALL, PAGE, AirflowRest, as_user_of
 
 STATIC_FILES = Path(__file__).parent / "static"
@@ -109,7 +109,7 @@ async def rows(
     manifest = await reading.manifest_of(rest, task)
     if manifest is None:
         raise HTTPException(404, "This task instance has recorded no manifest.")
-    every = await _served(storage.manifest, *manifest)
+    every = await _served(picture_files.manifest, *manifest)
     wanted = [row for row in every if status in (None, row["status"]) and model in (None, row.get("model"))]
     shown = wanted[offset : offset + PAGE]
     return {
@@ -129,19 +129,19 @@ async def picture(rest: Rest, task: TaskInstance, sha256: Sha256, small: bool = 
     """
     paths = await reading.recorded_paths(rest, task, sha256)
     if not paths and (manifest := await reading.manifest_of(rest, task)):
-        paths = reading.paths_of(sha256, await _served(storage.manifest, *manifest))
+        paths = reading.paths_of(sha256, await _served(picture_files.manifest, *manifest))
     if not paths:
         raise HTTPException(404, "This task instance has recorded no such picture.")
     if small:
-        content, media_type = await _served(storage.thumbnail, paths[0], sha256, THUMBNAIL_WIDTH)
+        content, media_type = await _served(picture_files.thumbnail, paths[0], sha256, THUMBNAIL_WIDTH)
     else:
-        content, media_type = await _served(storage.picture, paths[0], sha256)
+        content, media_type = await _served(picture_files.picture, paths[0], sha256)
     return Response(content, media_type=media_type, headers={"Cache-Control": KEPT_FOR_EVER})
 
 
 async def _served(read: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return await anyio.to_thread.run_sync(read, *arguments, limiter=_drawing)
-    except storage.NotServedError as error:
+    except picture_files.NotServedError as error:
         # Which reason it is would tell a stranger about files that are not theirs.
         raise HTTPException(404, "The file is gone, or is not what the task recorded.") from error

@@ -11,7 +11,7 @@ from airflow_provider_flux.batch.progress import PROGRESS_KEY
 from airflow_provider_flux.plugin import records
 from airflow_provider_flux.plugin.records import Record
 from airflow_provider_flux.plugin.rest import ALL, PAGE, AirflowRest, run_path, task_path
-from airflow_provider_flux.results import RESULT_KEY, RETURN_VALUE_KEY
+from airflow_provider_flux.tasks.results import RESULT_KEY, RETURN_VALUE_KEY
 
 BATCH_OPERATOR = "FluxBatch"
 """What the names of operators contain that may have live figures."""

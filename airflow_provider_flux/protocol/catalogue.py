@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.run_times import SEEDS
-from airflow_provider_flux.protocol.wire import JSON
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

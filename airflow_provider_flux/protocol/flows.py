@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_flux.protocol.catalogue import expected_outputs
+from airflow_provider_flux.protocol.classify import Failure, Problem, Success, Verdict, classify, malformed, not_found
 from airflow_provider_flux.protocol.gateways import Gateway
+from airflow_provider_flux.protocol.messages import JSON, Log, Request
 from airflow_provider_flux.protocol.prediction import (
     Absent,
     Prediction,
@@ -25,8 +27,6 @@ from airflow_provider_flux.protocol.prediction import (
 )
 from airflow_provider_flux.protocol.run_times import RUN_TIMES, RunTimes, run_time
 from airflow_provider_flux.protocol.schedule import Chance, PollSchedule, backoff
-from airflow_provider_flux.protocol.verdicts import Failure, Good, Trouble, Verdict, judge, malformed, not_found
-from airflow_provider_flux.protocol.wire import JSON, Log, Request
 
 DOUBTFUL_LIMIT = 8
 """How many doubtful answers in a row are borne before a call fails."""
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request; the reply is an Answer or a TransportFailure.
+    """Send a request; the reply is a Response or a TransportFailure.
 
     :param limit: seconds after which the answer is given up however much of it has come.
     """
@@ -162,7 +162,7 @@ class Conversation:
         return (yield from self._until_clear(request, self._prediction_in(request), deadline))
 
     def get(self, prediction_id: str, *, deadline: float) -> Flow[Prediction]:
-        """Ask for one prediction once, bearing passing trouble until the deadline.
+        """Ask for one prediction once, retrying transient problems until the deadline.
 
         :raises CallFailed: if the gateway refuses or stays unclear.
         """
@@ -197,7 +197,7 @@ class Conversation:
     ) -> Flow[Prediction]:
         """Poll one prediction to its end.
 
-        Passing trouble is borne until the deadline, doubtful answers a few times in a row.
+        Transient problems are retried until the deadline, doubtful answers a few times in a row.
 
         :param model: ``owner/name`` if it is known; tells how many outputs make it complete, and whose run time it is.
         :param submitted_at: when the prediction was made, for the schedule.
@@ -214,20 +214,20 @@ class Conversation:
             yield Sleep(max(0.0, min(schedule.first_wait(now - submitted_at), deadline - now)))
         while True:
             reply = yield self._send(request, deadline)
-            seen = self._read(judge(request, reply), self._prediction_in(request, prediction_id))
+            seen = self._read(classify(request, reply), self._prediction_in(request, prediction_id))
             finished = watched.observe(seen)
             now = self.clock()
             if finished is not None:
                 self._learn(model, run_time(finished, at_least=ran_for, at_most=now - submitted_at))
                 return finished
-            trouble = seen if isinstance(seen, Trouble) else None
+            problem = seen if isinstance(seen, Problem) else None
             if now >= deadline:
-                raise DeadlinePassed(watched.last, trouble.failure if trouble else None)
+                raise DeadlinePassed(watched.last, problem.failure if problem else None)
             wait = schedule.next_wait(now - submitted_at)
-            if trouble is None:
+            if problem is None:
                 ran_for = now - submitted_at
             else:
-                wait = max(wait, min(self._pause(trouble, watched.failures), LONGEST_SILENCE))
+                wait = max(wait, min(self._pause(problem, watched.failures), LONGEST_SILENCE))
             yield Sleep(max(0.0, min(wait, deadline - now)))
 
     def _learn(self, model: str, seconds: float | None) -> None:
@@ -271,7 +271,7 @@ class Conversation:
     def _until_clear(
         self,
         request: Request,
-        read: Callable[[JSON], T | Trouble],
+        read: Callable[[JSON], T | Problem],
         deadline: float,
         *,
         doubtful_limit: int = DOUBTFUL_LIMIT,
@@ -280,8 +280,8 @@ class Conversation:
         doubtful = attempt = 0
         while True:
             reply = yield self._send(request, deadline)
-            result = self._read(judge(request, reply), read)
-            if not isinstance(result, Trouble):
+            result = self._read(classify(request, reply), read)
+            if not isinstance(result, Problem):
                 return result
             doubtful = doubtful + 1 if result.verdict is Verdict.DOUBTFUL else 0
             _raise_if_final(result, doubtful, doubtful_limit)
@@ -293,12 +293,12 @@ class Conversation:
             yield Sleep(pause)
 
     @staticmethod
-    def _read(judged: Good | Trouble, read: Callable[[JSON], T | Trouble]) -> T | Trouble:
-        return judged if isinstance(judged, Trouble) else read(judged.payload)
+    def _read(classified: Success | Problem, read: Callable[[JSON], T | Problem]) -> T | Problem:
+        return classified if isinstance(classified, Problem) else read(classified.payload)
 
     @staticmethod
-    def _prediction_in(request: Request, prediction_id: str | None = None) -> Callable[[JSON], Prediction | Trouble]:
-        def read(payload: JSON) -> Prediction | Trouble:
+    def _prediction_in(request: Request, prediction_id: str | None = None) -> Callable[[JSON], Prediction | Problem]:
+        def read(payload: JSON) -> Prediction | Problem:
             prediction = (
                 read_created(payload) if prediction_id is None else read_prediction(payload, asked_for=prediction_id)
             )
@@ -310,11 +310,11 @@ class Conversation:
 
         return read
 
-    def _pause(self, trouble: Trouble, attempt: int) -> float:
-        """Return how long to wait after trouble: as the gateway asked, with a little jitter, else backoff."""
+    def _pause(self, problem: Problem, attempt: int) -> float:
+        """Return how long to wait after problem: as the gateway asked, with a little jitter, else backoff."""
         pause = backoff(attempt, self.chance)
         # Never less than backoff: a gateway that always asks for no pause at all would be asked without end.
-        return pause if trouble.retry_after is None else max(trouble.retry_after + self.chance(), pause)
+        return pause if problem.retry_after is None else max(problem.retry_after + self.chance(), pause)
 
     def _send(self, request: Request, deadline: float) -> Send:
         return Send(request, max(SHORTEST_LIMIT, deadline - self.clock()))
@@ -341,10 +341,10 @@ class _Watched:
         self._log = log
         self._model = model
 
-    def observe(self, seen: Prediction | Trouble) -> Prediction | None:
+    def observe(self, seen: Prediction | Problem) -> Prediction | None:
         """Take note of one poll. Return the prediction if it has ended."""
-        if isinstance(seen, Trouble):
-            self._note_trouble(seen)
+        if isinstance(seen, Problem):
+            self._note_problem(seen)
             return None
         self._note_change(seen)
         ended = self._end_of(seen)
@@ -369,11 +369,11 @@ class _Watched:
         expected = expected_outputs(self._model, seen.input) if self._model is not None else None
         return expected is not None and len(seen.outputs) >= max(1, expected)
 
-    def _note_trouble(self, trouble: Trouble) -> None:
-        self._doubtful = self._doubtful + 1 if trouble.verdict is Verdict.DOUBTFUL else 0
-        _raise_if_final(trouble, self._doubtful, DOUBTFUL_LIMIT)
+    def _note_problem(self, problem: Problem) -> None:
+        self._doubtful = self._doubtful + 1 if problem.verdict is Verdict.DOUBTFUL else 0
+        _raise_if_final(problem, self._doubtful, DOUBTFUL_LIMIT)
         if self.failures == 0:
-            self._log.warning("Prediction %s: %s; polling goes on", self._id, trouble.failure)
+            self._log.warning("Prediction %s: %s; polling goes on", self._id, problem.failure)
         self.failures += 1
 
     def _note_change(self, prediction: Prediction) -> None:
@@ -390,8 +390,8 @@ class _Watched:
             self._log.info("Prediction %s: %s", self._id, prediction.status.value)
 
 
-def _raise_if_final(trouble: Trouble, doubtful: int, doubtful_limit: int) -> None:
-    if trouble.verdict is Verdict.UNKNOWN:
-        raise CallFailed(trouble.failure, Verdict.UNKNOWN)
-    if trouble.verdict is Verdict.REFUSED or doubtful >= doubtful_limit:
-        raise CallFailed(trouble.failure, Verdict.REFUSED)
+def _raise_if_final(problem: Problem, doubtful: int, doubtful_limit: int) -> None:
+    if problem.verdict is Verdict.UNKNOWN:
+        raise CallFailed(problem.failure, Verdict.UNKNOWN)
+    if problem.verdict is Verdict.REFUSED or doubtful >= doubtful_limit:
+        raise CallFailed(problem.failure, Verdict.REFUSED)

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_flux.protocol.messages import JSON, Purpose, Request
 from airflow_provider_flux.protocol.prediction import Prediction
-from airflow_provider_flux.protocol.wire import JSON, Purpose, Request
 
 GATEWAY_PREFIX = "/replicate/v1"
 """Where DeerAPI, CometAPI and gateways like them serve Replicate's API."""

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from airflow_provider_flux.protocol.classify import Failure, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow, Sleep
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.verdicts import Failure, Verdict
-from airflow_provider_flux.protocol.wire import JSON
 
 LOOKS_AFTER = (1.0, 5.0, 15.0, 30.0, 60.0)
 """Seconds after a create at which the list is read. A prediction that is not in it after the last was not made."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.messages import JSON
 
 
 class PredictionStatus(str, Enum):

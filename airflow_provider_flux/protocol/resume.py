@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from airflow_provider_flux.protocol.classify import can_pass
 from airflow_provider_flux.protocol.gateways import Gateway
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import CANCELED, Prediction, PredictionStatus
-from airflow_provider_flux.protocol.verdicts import can_pass
-from airflow_provider_flux.protocol.wire import JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

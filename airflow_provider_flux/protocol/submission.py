@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 
 from airflow_provider_flux.protocol import lookup
 from airflow_provider_flux.protocol.cancellation import cancel
+from airflow_provider_flux.protocol.classify import Failure, Reason
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown
+from airflow_provider_flux.protocol.messages import JSON, Request
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide, fingerprint_of
-from airflow_provider_flux.protocol.verdicts import Failure, Reason
-from airflow_provider_flux.protocol.wire import JSON, Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_flux.ending import EndFromTrigger, check_end_from_trigger, ends_from_trigger
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -21,16 +20,17 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
-from airflow_provider_flux.outputs.storage import Storage, storage_of
+from airflow_provider_flux.outputs.task_outputs import Storage, storage_of
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
-from airflow_provider_flux.results import publish_id, settle
-from airflow_provider_flux.waiting import (
+from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, check_end_from_trigger, ends_from_trigger
+from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
     check_poll_interval,
     default_wait_before_defer,
-    defer_until_ended,
     ended_status,
 )
+from airflow_provider_flux.tasks.results import publish_id, settle
+from airflow_provider_flux.triggers.defer import defer_until_ended
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -16,16 +16,16 @@ from typing import Any, ClassVar, TypeVar
 from airflow.sdk import BaseHook
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_flux.access import GatewayAccess, read_connection
 from airflow_provider_flux.client.cancel import cancel_prediction
+from airflow_provider_flux.client.connection import GatewayAccess, read_connection
+from airflow_provider_flux.client.connection_cache import look_up
 from airflow_provider_flux.exceptions import FluxConnectionError
+from airflow_provider_flux.protocol.classify import Reason
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed
 from airflow_provider_flux.protocol.prediction import Prediction
-from airflow_provider_flux.protocol.verdicts import Reason
-from airflow_provider_flux.results import RETURN_VALUE_KEY, push_xcoms, xcoms_of_success
+from airflow_provider_flux.tasks.pending import CANNOT_TELL, TIMED_OUT, PendingPrediction
+from airflow_provider_flux.tasks.results import RETURN_VALUE_KEY, push_xcoms, xcoms_of_success
 from airflow_provider_flux.telemetry import note_seen, set_up_in_triggerer, waiting_for
-from airflow_provider_flux.triggers.connections import look_up
-from airflow_provider_flux.waiting import CANNOT_TELL, TIMED_OUT, PendingPrediction
 
 CLIENT = "airflow_provider_flux.client.aio"
 """Imported where it is used: the first import of aiohttp takes a good part of a second, too long for the loop that all

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_flux import results
 from airflow_provider_flux.batch import row_run, run
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import (
@@ -24,6 +23,7 @@ from airflow_provider_flux.exceptions import (
     FluxKilledError,
     FluxRefusedError,
 )
+from airflow_provider_flux.tasks import results
 from tests.batch.life import SCHNELL, BatchLife, kill_after_posts, table
 from tests.conftest import Connect
 

@@ -8,7 +8,7 @@ from airflow_provider_flux.client import aio
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol.flows import Conversation
-from airflow_provider_flux.protocol.wire import Log
+from airflow_provider_flux.protocol.messages import Log
 from tests.batch.life import SCHNELL
 from tests.conftest import Connect
 

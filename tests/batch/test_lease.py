@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_flux.batch import lease as lease_module
-from airflow_provider_flux.batch import storage
+from airflow_provider_flux.batch import line_files
 from airflow_provider_flux.batch.lease import EXPIRY, OBSERVATION, Lease, LeaseFile, has_expired
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxLeaseLostError, FluxManifestOwnerError, FluxOverlapError
@@ -74,8 +74,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         return
     store: Store = request.getfixturevalue("s3")
     if request.param != "s3":
-        monkeypatch.setattr(storage, "_creates_exclusively", lambda filesystem: False)
-        monkeypatch.setattr(storage, "SETTLING", 0.5)
+        monkeypatch.setattr(line_files, "_creates_exclusively", lambda filesystem: False)
+        monkeypatch.setattr(line_files, "SETTLING", 0.5)
     yield f"{store.url}/ledger"
 
 
@@ -165,7 +165,7 @@ def test_a_holder_without_a_sign_of_life_for_two_minutes_is_taken_over_and_finds
 
 
 def test_a_torn_lease_file_holds_nobody_up_for_ever(folder: str) -> None:
-    storage.write_lines(f"{folder}/lease-0000000001.json", ['{"dag_id": "da'])
+    line_files.write_lines(f"{folder}/lease-0000000001.json", ['{"dag_id": "da'])
     contender = Contender(folder, lease())
     started = contender.now
     assert contender.acquire(within=EXPIRY + 30)

@@ -17,10 +17,10 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_flux import waiting
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.protocol import cancellation, lookup, schedule
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
+from airflow_provider_flux.tasks import pending
 from tests.chaos.gateway import KEY, Gateway, running_gateway
 from tests.chaos.kept import Journal, Kept
 from tests.chaos.legs import fork
@@ -58,8 +58,8 @@ def be_impatient() -> None:
         (schedule, "BACKOFF_BASE", 0.02),
         (lookup, "LOOKS_AFTER", (0.05, 0.1, 0.3, 0.5)),
         (cancellation, "CANCEL_PATIENCE", PATIENCE),
-        (waiting, "QUICK_WAIT", 0.3),
-        (waiting, "SLOW_WAIT", 0.3),
+        (pending, "QUICK_WAIT", 0.3),
+        (pending, "SLOW_WAIT", 0.3),
     ):
         if not hasattr(module, name):
             raise AttributeError(f"{module.__name__} has no {name} any more")

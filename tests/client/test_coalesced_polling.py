@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_flux.client import aio, pages
+from airflow_provider_flux.client import aio, list_polling
 from airflow_provider_flux.client.aio import POOL_SIZE, shared_session
-from airflow_provider_flux.client.pages import MANY, PAGE_SIZE, TOLERANCE, WatchedList
+from airflow_provider_flux.client.list_polling import MANY, PAGE_SIZE, TOLERANCE, WatchedList
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol.flows import Conversation
@@ -161,18 +161,18 @@ class TestAListThatIsOfNoUse:
         ids = await stuck(emulator, 50)
         emulator.add_fault(fault, on="list", times=None, retry_after=0.1)
         waiting = waiting_for(ids)
-        with caplog.at_level(logging.WARNING, logger=pages.__name__):
+        with caplog.at_level(logging.WARNING, logger=list_polling.__name__):
             await until(lambda: emulator.gets > 3 * len(ids))
             finish(emulator, ids)
             assert await asyncio.gather(*waiting) == ends(emulator, ids)
         assert lists(emulator) == 1
-        (record,) = [record for record in caplog.records if record.name == pages.__name__]
+        (record,) = [record for record in caplog.records if record.name == list_polling.__name__]
         assert "one by one" in record.getMessage()
 
     async def test_because_its_pages_take_too_long_to_decode(
         self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pages, "PAGE_BYTES", 1000)
+        monkeypatch.setattr(list_polling, "PAGE_BYTES", 1000)
         ids = await stuck(emulator, 50)
         waiting = waiting_for(ids)
         await until(lambda: emulator.gets > 3 * len(ids))
@@ -200,7 +200,7 @@ class TestAListThatIsOfNoUse:
         assert lists(emulator) == 1
 
     async def test_until_a_while_has_passed(self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pages, "REST", 0.3)
+        monkeypatch.setattr(list_polling, "REST", 0.3)
         ids = await stuck(emulator, 50)
         emulator.add_fault("500", on="list", times=3)
         waiting = waiting_for(ids)
@@ -298,7 +298,7 @@ class TestCancellation:
     async def test_of_all_ends_what_is_being_gathered_or_read(
         self, emulator: Emulator, listed: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pages, "PAGE_PATIENCE", 600.0)
+        monkeypatch.setattr(list_polling, "PAGE_PATIENCE", 600.0)
         ids = await stuck(emulator, COUNT)
         emulator.add_fault("hang", on="list", times=None)
         async with no_warning():

@@ -15,13 +15,13 @@ import aiohttp
 import psutil
 import pytest
 
-from airflow_provider_flux.access import GatewayAccess
-from airflow_provider_flux.client import aio, budget
+from airflow_provider_flux.client import aio, rate_limiter
 from airflow_provider_flux.client.aio import POOL_SIZE, Places, shared_session
+from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.protocol.classify import Verdict
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation
-from airflow_provider_flux.protocol.verdicts import Verdict
 from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
 from tests.certificates import make_certificates
 from tests.conftest import KEY, Connect
@@ -38,7 +38,7 @@ OTHER_KEY = "other-key-0123456789abcdef"
 def connection(emulator: Emulator, connect: Connect) -> Iterator[None]:
     connect(emulator.url, gateway="deerapi")
     yield
-    budget._budgets.clear()
+    rate_limiter._rate_limiters.clear()
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ class TestCancellation:
         connect(emulator.url, gateway="deerapi", requests_per_minute=60)
         access = FluxHook().access
         for _ in range(4):
-            budget.budget_of(access).turn(access.gateway.get(ids[0]))
+            rate_limiter.rate_limiter_of(access).turn(access.gateway.get(ids[0]))
         staying, *leaving = [asyncio.create_task(fire(prediction_id)) for prediction_id in ids]
         await until(lambda: users() == 3)
         await asyncio.sleep(0.3)  # by now they have waited for their first poll

@@ -15,9 +15,9 @@ from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
 from airflow_provider_flux.decorators import flux_task
 from airflow_provider_flux.emulator import Emulator
-from airflow_provider_flux.ending import _needs_a_worker
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
+from airflow_provider_flux.tasks.end_from_trigger import _needs_a_worker
 from tests.conftest import Connect
 from tests.durable.tries import TaskLife
 from tests.on_airflow.runs import FinishedRun, run
@@ -264,7 +264,7 @@ def _fail_once(calls: list[str], prompt: Callable[[int], str]) -> FinishedRun:
 
 
 def test_a_decorated_task_ends_in_the_triggerer_wherever_the_operator_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_flux.ending._is_listened_to", lambda: False)
+    monkeypatch.setattr("airflow_provider_flux.tasks.end_from_trigger._is_listened_to", lambda: False)
     with DAG("decorated_ending"):
 
         @task.flux(model=SCHNELL, **DEFERS)

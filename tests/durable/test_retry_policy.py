@@ -14,7 +14,7 @@ from airflow_provider_flux.exceptions import (
     FluxPredictionFailedError,
     gateway_error,
 )
-from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
+from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 
 definitions = pytest.importorskip(
     "airflow.sdk.definitions.retry_policy", reason="retry policies came with Airflow 3.3; run it there"

@@ -19,7 +19,7 @@ from airflow_provider_flux.client import sync
 from airflow_provider_flux.client.sync import send
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
-from airflow_provider_flux.protocol.wire import Purpose
+from airflow_provider_flux.protocol.messages import Purpose
 
 
 class Store:

@@ -15,7 +15,7 @@ from PIL import Image
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
-from airflow_provider_flux.outputs import storage
+from airflow_provider_flux.outputs import task_outputs
 from airflow_provider_flux.outputs.storing import StoredPicture
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 from tests.conftest import Connect
@@ -132,7 +132,7 @@ def test_outlets_get_asset_events_for_what_was_stored(tmp_path: Path) -> None:
 def test_what_cannot_be_stored_is_not_paid_for_again_where_no_record_is_kept(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PATIENCE", 0.5)
+    monkeypatch.setattr(task_outputs, "PATIENCE", 0.5)
     emulator.add_fault("500", on="file", times=None)
 
     finished = make(tmp_path, durable=False, retries=2, retry_delay=timedelta(seconds=0))

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_flux.access import GatewayAccess
+from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import (
     AirflowFailException,
@@ -29,8 +29,8 @@ from airflow_provider_flux.exceptions import (
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.results import describe
-from airflow_provider_flux.waiting import default_wait_before_defer
+from airflow_provider_flux.tasks.pending import default_wait_before_defer
+from airflow_provider_flux.tasks.results import describe
 from tests.conftest import KEY, Connect
 
 SCHNELL = "black-forest-labs/flux-schnell"

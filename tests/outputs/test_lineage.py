@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from airflow_provider_flux.lineage import operator_lineage
+from airflow_provider_flux.outputs.lineage import operator_lineage
 from airflow_provider_flux.outputs.storing import StoredPicture
 
 PICTURES = [
@@ -49,6 +49,6 @@ def test_the_module_can_be_imported_where_openlineage_is_not_installed():
 import sys
 sys.modules["openlineage"] = None
 sys.modules["airflow.providers.openlineage.extractors"] = None
-import airflow_provider_flux.lineage
+import airflow_provider_flux.outputs.lineage
 """
     subprocess.run([sys.executable, "-c", probe], check=True, timeout=60)

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image
 
-from airflow_provider_flux.plugin import storage
+from airflow_provider_flux.plugin import picture_files
 from tests.conftest import HOME
 from tests.on_airflow.runs import run
 
@@ -142,5 +142,5 @@ def stored(tmp_path: Path) -> tuple[Path, str]:
 
 @pytest.fixture(autouse=True)
 def no_thumbnail_is_kept() -> None:
-    storage.thumbnail.cache_clear()
-    storage.manifest.cache_clear()
+    picture_files.thumbnail.cache_clear()
+    picture_files.manifest.cache_clear()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_flux.plugin import storage
+from airflow_provider_flux.plugin import picture_files
 from tests.plugin.conftest import Served, picture_bytes, prediction, sha256_of
 
 REFUSAL = "The file is gone, or is not what the task recorded."
@@ -78,11 +78,11 @@ def test_a_thumbnail_is_small_and_drawn_once(
     with Image.open(io.BytesIO(answers[0].content)) as image:
         assert (image.format, image.size) == ("WEBP", (480, 360))
     assert {answer.content for answer in answers} == {answers[0].content}
-    assert (storage.thumbnail.cache_info().misses, storage.thumbnail.cache_info().hits) == (1, 2)
+    assert (picture_files.thumbnail.cache_info().misses, picture_files.thumbnail.cache_info().hits) == (1, 2)
 
 
 def test_no_more_thumbnails_are_kept_than_the_bound() -> None:
-    assert storage.thumbnail.cache_info().maxsize == storage.THUMBNAILS_KEPT == 512
+    assert picture_files.thumbnail.cache_info().maxsize == picture_files.THUMBNAILS_KEPT == 512
 
 
 def test_without_pillow_the_whole_picture_is_served(
@@ -162,7 +162,7 @@ def test_folders_devices_and_pipes_are_not_waited_for(served: Served, tmp_path: 
 def test_a_file_above_the_limit_is_not_read_to_its_end(
     served: Served, stored: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "LARGEST_FILE", len(stored[0].read_bytes()) - 1)
+    monkeypatch.setattr(picture_files, "LARGEST_FILE", len(stored[0].read_bytes()) - 1)
 
     assert_refused(served, served.record_file(str(stored[0]), stored[1]))
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_flux.protocol.flows import Conversation, Flow, Send
 from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway
-from airflow_provider_flux.protocol.wire import Answer, Delivery, Reply, Request, TransportFailure
+from airflow_provider_flux.protocol.messages import Delivery, Reply, Request, Response, TransportFailure
 
 T = TypeVar("T")
 
@@ -23,21 +23,23 @@ UNTRUSTED = TransportFailure(Delivery.UNTRUSTED, "certificate not trusted")
 IN_DOUBT = TransportFailure(Delivery.IN_DOUBT, "no answer within the read timeout")
 
 
-def answer(status: int = 200, body: object = None, *, content_type: str = "application/json", **headers: str) -> Answer:
+def answer(
+    status: int = 200, body: object = None, *, content_type: str = "application/json", **headers: str
+) -> Response:
     """Make an HTTP answer. A body of bytes or text is taken as it is, anything else as JSON."""
     if isinstance(body, str):
         body = body.encode()
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status, {"content-type": content_type, **named}, raw)
+    return Response(status, {"content-type": content_type, **named}, raw)
 
 
-def html(status: int = 200, title: str = "Just a moment") -> Answer:
+def html(status: int = 200, title: str = "Just a moment") -> Response:
     page = f"<!DOCTYPE html><html><head><title>{title}</title></head></html>"
     return answer(status, page, content_type="text/html; charset=utf-8")
 
 
-def told(status: str = "starting", **fields: object) -> Answer:
+def told(status: str = "starting", **fields: object) -> Response:
     """Make the answer that describes the prediction of the tests."""
     return answer(200, {"id": ID, "status": status, "output": None, "error": None, **fields})
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT, SHORTEST_LIMIT, CallFailed
 from airflow_provider_flux.protocol.gateways import choose_gateway
+from airflow_provider_flux.protocol.messages import Purpose, Reply
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.schedule import BACKOFF_CAP
-from airflow_provider_flux.protocol.verdicts import Failure, Reason, Verdict
-from airflow_provider_flux.protocol.wire import Purpose, Reply
 from tests.protocol.recorded import COMETAPI_CREATE, envelope
 from tests.protocol.scripted import (
     ID,

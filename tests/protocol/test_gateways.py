@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_flux.protocol.gateways import PRESETS, choose_gateway, origin_of
+from airflow_provider_flux.protocol.messages import Purpose
 from airflow_provider_flux.protocol.prediction import Prediction, read_prediction
-from airflow_provider_flux.protocol.wire import Purpose
 from tests.protocol.recorded import COMETAPI_CREATE, DEERAPI_CREATE
 
 MODEL = "black-forest-labs/flux-1.1-pro"

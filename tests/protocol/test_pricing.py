@@ -7,7 +7,10 @@ import pytest
 import requests
 
 from airflow_provider_flux.emulator import Emulator
-from airflow_provider_flux.pricing import (
+from airflow_provider_flux.protocol.catalogue import MODELS
+from airflow_provider_flux.protocol.gateways import PRESETS
+from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.pricing import (
     LIST_PRICES,
     Price,
     cost,
@@ -16,9 +19,6 @@ from airflow_provider_flux.pricing import (
     read_price_list,
     read_prices,
 )
-from airflow_provider_flux.protocol.catalogue import MODELS
-from airflow_provider_flux.protocol.gateways import PRESETS
-from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 
 SCHNELL = "black-forest-labs/flux-schnell"
 FLEX = "black-forest-labs/flux-2-flex"
@@ -195,7 +195,7 @@ def test_a_list_of_another_shape_is_refused(payload):
 def test_pricing_imports_no_airflow_and_no_http_library():
     probe = """
 import sys
-import airflow_provider_flux.pricing
+import airflow_provider_flux.protocol.pricing
 heavy = {"airflow", "requests", "aiohttp", "urllib3", "jsonschema"}
 print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 """

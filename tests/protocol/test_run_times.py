@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_flux.protocol.catalogue import MODELS
+from airflow_provider_flux.protocol.messages import Reply
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.run_times import (
     LONGEST_RUN,
@@ -25,7 +26,6 @@ from airflow_provider_flux.protocol.run_times import (
     run_time,
     seed_profile,
 )
-from airflow_provider_flux.protocol.wire import Reply
 from tests.protocol.scripted import ID, SUCCEEDED, URL, Script, told
 
 GATEWAY = "https://gateway.example"

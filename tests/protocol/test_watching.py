@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_flux.protocol.classify import Reason, Verdict
 from airflow_provider_flux.protocol.flows import (
     DOUBTFUL_LIMIT,
     EMPTY_LIMIT,
@@ -13,11 +14,10 @@ from airflow_provider_flux.protocol.flows import (
     DeadlinePassed,
 )
 from airflow_provider_flux.protocol.gateways import choose_gateway
+from airflow_provider_flux.protocol.messages import Purpose, Reply
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.run_times import RunTimeProfile
 from airflow_provider_flux.protocol.schedule import SHORTEST_INTERVAL, PollSchedule
-from airflow_provider_flux.protocol.verdicts import Reason, Verdict
-from airflow_provider_flux.protocol.wire import Purpose, Reply
 from tests.protocol.recorded import PROCESSING_WITH_OUTPUT, SDXL_BLOCKING_WITH_INLINE_PICTURE, envelope
 from tests.protocol.scripted import (
     ID,

@@ -14,10 +14,10 @@ from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_flux.emulator import Emulator
-from airflow_provider_flux.ending import ends_from_trigger
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
+from airflow_provider_flux.tasks.end_from_trigger import ends_from_trigger
 from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
 from tests.conftest import Connect
 from tests.durable.tries import TaskLife

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseHook
 
+from airflow_provider_flux.client import connection_cache
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxConnectionError
 from airflow_provider_flux.hooks.flux import FluxHook
-from airflow_provider_flux.triggers import connections
 from airflow_provider_flux.triggers.flux import CANNOT_TELL, FluxPredictionTrigger
 from tests.conftest import KEY, Connect
 
@@ -64,8 +64,8 @@ async def test_fifty_triggers_ask_airflow_for_their_connection_once(look_ups: li
 
 
 async def test_a_connection_is_looked_up_again_after_a_while(look_ups: list[str]) -> None:
-    for seconds in (0.0, connections.FRESH_FOR - 1, connections.FRESH_FOR + 1):
-        await connections.look_up("flux_default", clock=lambda at=seconds: at)  # type: ignore[misc]
+    for seconds in (0.0, connection_cache.FRESH_FOR - 1, connection_cache.FRESH_FOR + 1):
+        await connection_cache.look_up("flux_default", clock=lambda at=seconds: at)  # type: ignore[misc]
 
     assert len(look_ups) == 2
 
@@ -73,15 +73,15 @@ async def test_a_connection_is_looked_up_again_after_a_while(look_ups: list[str]
 async def test_a_look_up_that_failed_is_made_again(emulator: Emulator, connect: Connect) -> None:
     connect("", gateway="custom")
     with pytest.raises(FluxConnectionError):
-        await connections.look_up("flux_default")
+        await connection_cache.look_up("flux_default")
     connect(emulator.url, gateway="deerapi")
 
-    assert (await connections.look_up("flux_default")).gateway.origin == emulator.url
+    assert (await connection_cache.look_up("flux_default")).gateway.origin == emulator.url
 
 
 async def test_a_look_up_outlives_the_trigger_that_began_it(look_ups: list[str]) -> None:
-    first = asyncio.create_task(connections.look_up("flux_default"))
-    second = asyncio.create_task(connections.look_up("flux_default"))
+    first = asyncio.create_task(connection_cache.look_up("flux_default"))
+    second = asyncio.create_task(connection_cache.look_up("flux_default"))
     await asyncio.sleep(0)
     first.cancel()
 
@@ -94,7 +94,7 @@ async def test_a_key_that_was_changed_in_the_middle_of_a_wait_is_used_from_then_
 ) -> None:
     waiting = trigger()
     connect(emulator.url, key="the-key-of-yesterday-0123", gateway="deerapi")
-    await connections.look_up("flux_default")
+    await connection_cache.look_up("flux_default")
     connect(emulator.url, gateway="deerapi")
 
     assert (await fire(waiting))["status"] == "succeeded"

@@ -48,7 +48,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """An HTTP answer that arrived whole.
 
     :param headers: header names in lower case.
@@ -86,7 +86,7 @@ class TransportFailure:
     message: str
 
 
-Reply: TypeAlias = "Answer | TransportFailure"
+Reply: TypeAlias = "Response | TransportFailure"
 
 
 class Log(Protocol):

@@ -1,7 +1,7 @@
 """How often a connection may be asked: turns that every user of it in this process shares.
 
-Waiting for a turn is left to whoever drives the request. Nothing here sleeps, so that one budget serves any number of
-threads and event loops, and each wait costs the same however many others wait.
+Waiting for a turn is left to whoever drives the request. Nothing here sleeps, so that one rate limiter serves any
+number of threads and event loops, and each wait costs the same however many others wait.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow_provider_flux.access import GatewayAccess
+from airflow_provider_flux.client.connection import GatewayAccess
+from airflow_provider_flux.protocol.classify import Failure, Problem, Reason, classify
 from airflow_provider_flux.protocol.flows import LONGEST_SILENCE
+from airflow_provider_flux.protocol.messages import Delivery, Purpose, Reply, Request, Response, TransportFailure
 from airflow_provider_flux.protocol.schedule import Chance, backoff
-from airflow_provider_flux.protocol.verdicts import Failure, Reason, Trouble, judge
-from airflow_provider_flux.protocol.wire import Answer, Delivery, Purpose, Reply, Request, TransportFailure
 
 BURST = 1.0
 """Seconds of the pace that may be used at once after a rest. Little, because a gateway may count by the minute."""
@@ -204,10 +204,10 @@ class Turn:
 
     def note(self, reply: Reply) -> None:
         """Take note of the reply: the one place where a 429 is seen by all who share the connection."""
-        if not isinstance(reply, Answer):
+        if not isinstance(reply, Response):
             return
-        judged = judge(self._request, reply) if reply.status == 429 else None
-        if isinstance(judged, Trouble) and judged.failure.reason is Reason.RATE_LIMITED:
+        judged = classify(self._request, reply) if reply.status == 429 else None
+        if isinstance(judged, Problem) and judged.failure.reason is Reason.RATE_LIMITED:
             self._pace.slow_down(judged.failure, known_cuts=self._known_cuts)
         else:
             self._pace.go_on(known_cuts=self._known_cuts)
@@ -219,7 +219,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RateLimiter:
     """What one connection may ask.
 
     :param creates: the pace of creates.
@@ -234,22 +234,22 @@ class Budget:
         return Turn(self.creates if request.purpose is Purpose.CREATE else self.others, request)
 
 
-_budgets: dict[tuple[str, str, float, float | None], Budget] = {}
+_rate_limiters: dict[tuple[str, str, float, float | None], RateLimiter] = {}
 # A fork can come while another thread holds a lock that nobody would release in the child.
-os.register_at_fork(after_in_child=_budgets.clear)
+os.register_at_fork(after_in_child=_rate_limiters.clear)
 
 
-def budget_of(access: GatewayAccess) -> Budget:
-    """Return the budget that this process keeps for a connection. A limit that is changed begins a new one."""
+def rate_limiter_of(access: GatewayAccess) -> RateLimiter:
+    """Return the rate limiter that this process keeps for a connection. A limit that is changed begins a new one."""
     limits = access.requests_per_minute, access.creates_per_minute
     key = (access.conn_id, access.gateway.origin, *limits)
-    found = _budgets.get(key)
+    found = _rate_limiters.get(key)
     # Of two threads that come first at once, both get what one of them has stored.
-    return found if found is not None else _budgets.setdefault(key, _new_budget(access))
+    return found if found is not None else _rate_limiters.setdefault(key, _new_rate_limiter(access))
 
 
-def _new_budget(access: GatewayAccess) -> Budget:
+def _new_rate_limiter(access: GatewayAccess) -> RateLimiter:
     name = f"Connection {access.conn_id!r} at {access.gateway.origin}"
     others = Pace(access.requests_per_minute, name)
     creates = others if access.creates_per_minute is None else Pace(access.creates_per_minute, f"{name}, creates")
-    return Budget(creates, others)
+    return RateLimiter(creates, others)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from airflow.sdk import BaseHook
 
-from airflow_provider_flux.access import GatewayAccess, read_connection
+from airflow_provider_flux.client.connection import GatewayAccess, read_connection
 
 FRESH_FOR = 30.0
 """Seconds for which a connection is taken to be as it was. A new key is found at once when the old one is refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -11,23 +12,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_flux.protocol import verdicts
-from airflow_provider_flux.protocol.gateways import choose_gateway
-from airflow_provider_flux.protocol.verdicts import (
+from airflow_provider_flux.protocol.classify import (
     NAME_LIMIT,
     TEXT_LIMIT,
-    Good,
+    Problem,
     Reason,
-    Trouble,
+    Success,
     Verdict,
     can_pass,
+    classify,
     is_content_refusal,
-    judge,
     malformed,
     not_found,
     shorten,
 )
-from airflow_provider_flux.protocol.wire import BODY_LIMIT, Answer, Delivery, Purpose, Reply, Request, TransportFailure
+from airflow_provider_flux.protocol.gateways import choose_gateway
+from airflow_provider_flux.protocol.messages import (
+    BODY_LIMIT,
+    Delivery,
+    Purpose,
+    Reply,
+    Request,
+    Response,
+    TransportFailure,
+)
 from tests.protocol.recorded import COMETAPI_CREATE, REPLICATE_UNAUTHENTICATED, envelope
 from tests.protocol.scripted import (
     IN_DOUBT,
@@ -63,25 +71,25 @@ ROW_WRONG_URL = "redirect from the API, HTML where JSON is due"
 ROW_SHAPE = "response of the wrong shape, bare prediction, task envelope, BFL shape"
 
 
-def error(message: str, code: str | None = "", status: int = 400, **headers: str) -> Answer:
+def error(message: str, code: str | None = "", status: int = 400, **headers: str) -> Response:
     """Make the gateways' usual error."""
     body = {"error": {"message": message, "type": "comet_api_error", "param": "", "code": code}}
     return answer(status, body, **headers)
 
 
-def task_error(code: str, status: int, message: str = "") -> Answer:
+def task_error(code: str, status: int, message: str = "") -> Response:
     """Make the error of new-api's task routes."""
     return answer(status, {"code": code, "message": message or code, "data": None})
 
 
 def verdict(request: Request, reply: Reply) -> object:
-    judged = judge(request, reply)
-    return judged.verdict if isinstance(judged, Trouble) else OK
+    judged = classify(request, reply)
+    return judged.verdict if isinstance(judged, Problem) else OK
 
 
-def trouble(request: Request, reply: Reply) -> Trouble:
-    judged = judge(request, reply)
-    assert isinstance(judged, Trouble)
+def trouble(request: Request, reply: Reply) -> Problem:
+    judged = classify(request, reply)
+    assert isinstance(judged, Problem)
     return judged
 
 
@@ -174,12 +182,14 @@ WALKED = TABLE + CROSSINGS
 
 def name_of(row: tuple[str, str, Reply, object, object]) -> str:
     reply = row[2]
-    return f"{row[0]} | {row[1]} | {reply.status if isinstance(reply, Answer) else reply.delivery.value}"
+    return f"{row[0]} | {row[1]} | {reply.status if isinstance(reply, Response) else reply.delivery.value}"
 
 
 def documented_table() -> dict[str, tuple[str, str]]:
     """Read the table that the module shows to people."""
-    body = re.split(r"^=[= ]+$", verdicts.__doc__ or "", flags=re.MULTILINE)[2]
+    body = re.split(
+        r"^=[= ]+$", sys.modules["airflow_provider_flux.protocol.classify"].__doc__ or "", flags=re.MULTILINE
+    )[2]
     rows = [re.split(r"  +| (?=refused +retry)", line.strip()) for line in body.strip().splitlines()]
     return {row.replace("``", "`"): (create, free) for row, create, free in rows}
 
@@ -380,7 +390,7 @@ def test_every_shape_of_error_is_told_in_the_gateways_own_words(
     failure = trouble(CREATE, reply).failure
     assert (failure.reason, failure.code) == (reason, code)
     assert message is None or failure.message == message
-    assert failure.status == (reply.status if isinstance(reply, Answer) else None)
+    assert failure.status == (reply.status if isinstance(reply, Response) else None)
 
 
 @pytest.mark.parametrize(
@@ -463,7 +473,7 @@ THROTTLED_UPSTREAM = json.dumps({"detail": THROTTLED, "status": 429})
         (error("slow", status=429, retry_after="soon", content_type="x"), None),
     ],
 )
-def test_the_wait_that_a_gateway_asks_for_is_read(reply: Answer, seconds: float | None) -> None:
+def test_the_wait_that_a_gateway_asks_for_is_read(reply: Response, seconds: float | None) -> None:
     """POST: connection never made, or 429"""
     asked = trouble(GET, reply).retry_after
     assert asked == seconds
@@ -551,28 +561,28 @@ HEADERS = st.fixed_dictionaries(
         "x-request-id": st.text(),
     },
 )
-ANSWERS = st.builds(Answer, st.integers(100, 999), HEADERS, BODIES)
+ANSWERS = st.builds(Response, st.integers(100, 999), HEADERS, BODIES)
 
 
 @given(reply=ANSWERS | st.builds(TransportFailure, st.sampled_from(Delivery), st.text()))
 def test_a_create_is_never_repeated_unless_the_gateway_cannot_have_made_one(reply: Reply) -> None:
     """POST: read timeout, reset, 5xx after sending: never re-sent on its own."""
-    judged = judge(CREATE, reply)
-    if not isinstance(judged, Trouble):
+    judged = classify(CREATE, reply)
+    if not isinstance(judged, Problem):
         return
     assert judged.verdict is not DOUBTFUL
     if judged.verdict is RETRY:
-        throttled = isinstance(reply, Answer) and reply.status == 429
+        throttled = isinstance(reply, Response) and reply.status == 429
         assert throttled or (isinstance(reply, TransportFailure) and reply.delivery is Delivery.NOT_SENT)
-    if isinstance(reply, Answer):
+    if isinstance(reply, Response):
         assert not (reply.status >= 500 and judged.verdict is RETRY)
 
 
 @given(request=st.sampled_from(FREE), reply=ANSWERS)
-def test_judging_never_raises_and_gives_what_can_be_logged_and_slept(request: Request, reply: Answer) -> None:
+def test_judging_never_raises_and_gives_what_can_be_logged_and_slept(request: Request, reply: Response) -> None:
     """response of the wrong shape, bare prediction, task envelope, BFL shape"""
-    judged = judge(request, reply)
-    if isinstance(judged, Good):
+    judged = classify(request, reply)
+    if isinstance(judged, Success):
         assert 100 <= reply.status < 300
         return
     assert judged.verdict is not UNKNOWN

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from typing import TypeGuard
 
 from airflow_provider_flux.protocol.catalogue import OWNER, input_schema
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction
-from airflow_provider_flux.protocol.wire import JSON
 
 MEGAPIXEL = 1024 * 1024
 

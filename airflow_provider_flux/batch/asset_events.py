@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_flux.lineage import dataset
 from airflow_provider_flux.outputs.events import asset_uri
+from airflow_provider_flux.outputs.lineage import dataset
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage

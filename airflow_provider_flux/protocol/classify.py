@@ -39,7 +39,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from airflow_provider_flux.protocol.wire import JSON, Answer, Delivery, Purpose, Reply, Request
+from airflow_provider_flux.protocol.messages import JSON, Delivery, Purpose, Reply, Request, Response
 
 TEXT_LIMIT = 500
 """How many characters of a gateway's text are kept in an error."""
@@ -105,14 +105,14 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Good:
+class Success:
     """An answer that gives what was asked for."""
 
     payload: JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     """A reply that does not."""
 
     verdict: Verdict
@@ -153,28 +153,28 @@ _REASON_OF_CODE = {
 _PASSING_STATUSES = frozenset({408, 409, 425, 429})
 
 
-def judge(request: Request, reply: Reply) -> Good | Trouble:
+def classify(request: Request, reply: Reply) -> Success | Problem:
     """Decide what a reply means for the request that caused it."""
-    if isinstance(reply, Answer):
-        return _judge_answer(request, reply)
+    if isinstance(reply, Response):
+        return _classify_answer(request, reply)
     failure = Failure(_transport_reason(reply.delivery), reply.message, str(request))
     if reply.delivery is Delivery.UNTRUSTED:
-        return Trouble(Verdict.REFUSED, failure)
+        return Problem(Verdict.REFUSED, failure)
     in_doubt = reply.delivery is Delivery.IN_DOUBT and request.purpose is Purpose.CREATE
-    return Trouble(Verdict.UNKNOWN if in_doubt else Verdict.RETRY, failure)
+    return Problem(Verdict.UNKNOWN if in_doubt else Verdict.RETRY, failure)
 
 
-def malformed(request: Request, payload: JSON) -> Trouble:
+def malformed(request: Request, payload: JSON) -> Problem:
     """Judge good JSON that is not what was asked for."""
     text = json.dumps(_sketch(payload), ensure_ascii=False)
     failure = Failure(Reason.MALFORMED, f"not a prediction: {shorten(text)}", str(request))
-    return Trouble(_when_unclear(request), failure)
+    return Problem(_when_unclear(request), failure)
 
 
-def not_found(request: Request) -> Trouble:
+def not_found(request: Request) -> Problem:
     """Judge a good answer that says the prediction is not there."""
     failure = Failure(Reason.NOT_FOUND, "the gateway knows no such prediction", str(request))
-    return Trouble(_when_unclear(request), failure)
+    return Problem(_when_unclear(request), failure)
 
 
 def shorten(text: str, limit: int = TEXT_LIMIT) -> str:
@@ -210,37 +210,37 @@ _REQUEST_ID = re.compile(r"\(?request[ _-]id:? ?([\w-]{4,})\)?", re.IGNORECASE)
 _RESETS_IN = re.compile(r"resets in ~?(\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 
 
-def _judge_answer(request: Request, answer: Answer) -> Good | Trouble:
+def _classify_answer(request: Request, answer: Response) -> Success | Problem:
     if 300 <= answer.status < 400:
         where = shorten(answer.headers.get("location", "elsewhere").partition("?")[0], 200)
         message = f"redirected to {where}; an API does not redirect"
-        return Trouble(Verdict.REFUSED, Failure(Reason.WRONG_URL, message, str(request), answer.status))
+        return Problem(Verdict.REFUSED, Failure(Reason.WRONG_URL, message, str(request), answer.status))
     payload = _decode(answer)
     if answer.status < 300:
-        return _judge_success(request, answer, payload)
-    return _judge_error(request, answer, payload)
+        return _classify_success(request, answer, payload)
+    return _classify_error(request, answer, payload)
 
 
-def _judge_success(request: Request, answer: Answer, payload: JSON) -> Good | Trouble:
+def _classify_success(request: Request, answer: Response, payload: JSON) -> Success | Problem:
     if payload is _NOT_JSON:
         if _is_html(answer):
-            return _judge_html(request, answer)
+            return _classify_html(request, answer)
         message = f"the answer is not whole JSON: {shorten(_body_text(answer)) or '(empty)'}"
         failure = Failure(Reason.MALFORMED, message, str(request), answer.status)
-        return Trouble(_when_unclear(request), failure)
+        return Problem(_when_unclear(request), failure)
     if _says_error(payload):
         failure = _failure(request, answer, payload)
-        return Trouble(_verdict_on_error(request, answer.status, failure.reason), failure)
-    return Good(payload)
+        return Problem(_verdict_on_error(request, answer.status, failure.reason), failure)
+    return Success(payload)
 
 
-def _judge_error(request: Request, answer: Answer, payload: JSON) -> Good | Trouble:
+def _classify_error(request: Request, answer: Response, payload: JSON) -> Success | Problem:
     passing = answer.status >= 500 or answer.status in _PASSING_STATUSES
     if payload is _NOT_JSON and not passing and _is_html(answer):
-        return _judge_html(request, answer)
+        return _classify_html(request, answer)
     failure = _failure(request, answer, payload)
     verdict = _verdict_on_error(request, answer.status, failure.reason)
-    return Trouble(verdict, failure)
+    return Problem(verdict, failure)
 
 
 def _verdict_on_error(request: Request, status: int, reason: Reason) -> Verdict:
@@ -258,11 +258,11 @@ def _verdict_on_error(request: Request, status: int, reason: Reason) -> Verdict:
     return Verdict.REFUSED
 
 
-def _judge_html(request: Request, answer: Answer) -> Good | Trouble:
+def _classify_html(request: Request, answer: Response) -> Success | Problem:
     message = f"an HTML page came instead of JSON: {shorten(_page_title(answer), 120)}"
     failure = Failure(Reason.WRONG_URL, message, str(request), answer.status)
     verdict = Verdict.REFUSED if request.purpose is Purpose.CREATE else Verdict.DOUBTFUL
-    return Trouble(verdict, failure)
+    return Problem(verdict, failure)
 
 
 def _when_unclear(request: Request) -> Verdict:
@@ -284,7 +284,7 @@ def _transport_reason(delivery: Delivery) -> Reason:
     return Reason.CERTIFICATE if delivery is Delivery.UNTRUSTED else Reason.NETWORK
 
 
-def _failure(request: Request, answer: Answer, payload: JSON) -> Failure:
+def _failure(request: Request, answer: Response, payload: JSON) -> Failure:
     message, code = _message_and_code(payload)
     message = message[:READ_LIMIT]
     if not message:
@@ -317,23 +317,23 @@ def _reason(status: int, code: str, message: str) -> Reason:
 _NOT_JSON = object()
 
 
-def _decode(answer: Answer) -> JSON:
+def _decode(answer: Response) -> JSON:
     try:
         return json.loads(answer.body)
     except (ValueError, RecursionError):
         return _NOT_JSON
 
 
-def _body_text(answer: Answer) -> str:
+def _body_text(answer: Response) -> str:
     return answer.body[:READ_LIMIT].decode("utf-8", "replace")
 
 
-def _is_html(answer: Answer) -> bool:
+def _is_html(answer: Response) -> bool:
     start = answer.body[:200].lstrip().lower()
     return answer.content_type == "text/html" or start.startswith((b"<!doctype", b"<html"))
 
 
-def _page_title(answer: Answer) -> str:
+def _page_title(answer: Response) -> str:
     title = re.search(r"<title[^>]*>(.*?)</title>", _body_text(answer), re.IGNORECASE | re.DOTALL)
     return title[1] if title else "no title"
 
@@ -362,7 +362,7 @@ def _message_and_code(payload: JSON) -> tuple[str, str]:
     return ": ".join(texts), code if isinstance(code, str) else ""
 
 
-def _retry_after(answer: Answer, payload: JSON) -> float | None:
+def _retry_after(answer: Response, payload: JSON) -> float | None:
     for hint in (answer.headers.get("retry-after"), _body_hint(payload)):
         seconds = _hint_seconds(hint)
         if seconds is not None:

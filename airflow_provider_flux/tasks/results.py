@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow_provider_flux.exceptions import (
     FluxOutputError,
@@ -15,19 +14,19 @@ from airflow_provider_flux.exceptions import (
     FluxPredictionRejectedError,
 )
 from airflow_provider_flux.outputs.inline import is_inline
-from airflow_provider_flux.pricing import cost, price_of
+from airflow_provider_flux.protocol.classify import can_pass, is_content_refusal, shorten
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.times import iso
-from airflow_provider_flux.protocol.verdicts import can_pass, is_content_refusal, shorten
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.pricing import cost, price_of
+from airflow_provider_flux.protocol.times import expires_at, iso
 from airflow_provider_flux.telemetry import note_end
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_flux.access import GatewayAccess
-    from airflow_provider_flux.outputs.storage import Storage
+    from airflow_provider_flux.client.connection import GatewayAccess
     from airflow_provider_flux.outputs.storing import StoredPicture
+    from airflow_provider_flux.outputs.task_outputs import Storage
 
 PREDICTION_ID_KEY = "prediction_id"
 OUTPUT_URL_KEY = "output_url"
@@ -37,12 +36,6 @@ RETURN_VALUE_KEY = "return_value"
 
 PROMPT_LIMIT = 200
 """How many characters of the prompt are kept in ``flux_result``."""
-
-LIFE_AT_REPLICATE = 3600.0
-SHORTEST_LIFE = 600.0
-"""Seconds after the end of a prediction for which its files live: an hour at Replicate (its data retention page), about
-ten minutes at BFL (CometAPI's FLUX page). The gateways hand on what their upstream gave and state no life of their own,
-so anything that is not at Replicate is taken to live as short as the shortest."""
 
 
 def publish_id(context: Context, prediction_id: str) -> None:
@@ -205,15 +198,6 @@ def cost_of(
     price = price_of(access.gateway.preset.name, model, access.prices)
     sizes = [(picture.width, picture.height) for picture in pictures]
     return cost(price, model, input, prediction, sizes=sizes)
-
-
-def expires_at(prediction: Prediction) -> float | None:
-    """Return until when the pictures can be relied on; None if there are none, or nobody said when it ended."""
-    if prediction.status is not PredictionStatus.SUCCEEDED or prediction.completed_at is None:
-        return None
-    hosts = {urlsplit(output).hostname or "" for output in prediction.outputs}
-    at_replicate = all(host == "replicate.delivery" or host.endswith(".replicate.delivery") for host in hosts)
-    return prediction.completed_at + (LIFE_AT_REPLICATE if at_replicate else SHORTEST_LIFE)
 
 
 def ending_error(prediction: Prediction) -> FluxPredictionError:

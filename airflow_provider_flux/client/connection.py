@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_flux.exceptions import FluxConnectionError
-from airflow_provider_flux.pricing import Prices, read_prices
 from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway, is_loopback
-from airflow_provider_flux.protocol.wire import JSON
+from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.pricing import Prices, read_prices
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

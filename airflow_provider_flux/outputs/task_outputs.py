@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction
-from airflow_provider_flux.protocol.wire import JSON
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from airflow_provider_flux.access import GatewayAccess
+    from airflow_provider_flux.client.connection import GatewayAccess
     from airflow_provider_flux.outputs.storing import StoredPicture
 
 
@@ -67,7 +67,7 @@ class Storage:
         from airflow_provider_flux.outputs.naming import task_stem
         from airflow_provider_flux.outputs.sidecar import describe
         from airflow_provider_flux.outputs.storing import store_outputs
-        from airflow_provider_flux.results import expires_at
+        from airflow_provider_flux.protocol.times import expires_at
 
         task_instance: Any = context["ti"]
         stem = task_stem(
@@ -93,7 +93,7 @@ class Storage:
 
     def lineage(self, gateway: str, model: str) -> OperatorLineage[Any, Any]:
         """Return what OpenLineage is told of the files."""
-        from airflow_provider_flux.lineage import operator_lineage
+        from airflow_provider_flux.outputs.lineage import operator_lineage
 
         return operator_lineage(self.pictures, gateway=gateway, model=model)
 

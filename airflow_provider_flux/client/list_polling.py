@@ -17,12 +17,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from airflow_provider_flux.access import GatewayAccess
+from airflow_provider_flux.client.connection import GatewayAccess
+from airflow_provider_flux.protocol.classify import Failure, Problem, Reason, classify, malformed
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Send
 from airflow_provider_flux.protocol.gateways import Gateway
+from airflow_provider_flux.protocol.messages import JSON, Purpose, Reply, Request, Response
 from airflow_provider_flux.protocol.schedule import SHORTEST_INTERVAL
-from airflow_provider_flux.protocol.verdicts import Failure, Reason, Trouble, judge, malformed
-from airflow_provider_flux.protocol.wire import JSON, Answer, Purpose, Reply, Request
 
 MANY = 36
 """Flows that must go on over one connection, most of which wait for a prediction. Fewer are hardly due together."""
@@ -141,7 +141,7 @@ class WatchedList:
         told = await self._tell(effect) if effect.request.purpose is Purpose.GET else None
         if told is not None:
             self._spared += 1
-            return Answer(200, {"content-type": "application/json"}, json.dumps(told).encode())
+            return Response(200, {"content-type": "application/json"}, json.dumps(told).encode())
         return await send(replace(effect, limit=max(SHORTEST_LIMIT, ends_at - time.monotonic())))
 
     async def _tell(self, effect: Send) -> JSON:
@@ -206,11 +206,11 @@ class WatchedList:
     async def _page(self, request: Request) -> _Page | Failure:
         asked_at = time.monotonic()
         reply = await self._send(Send(request, PAGE_PATIENCE))
-        if isinstance(reply, Answer) and len(reply.body) > PAGE_BYTES:
+        if isinstance(reply, Response) and len(reply.body) > PAGE_BYTES:
             message = f"a page of {len(reply.body)} bytes takes longer than the requests that it spares"
             return Failure(Reason.MALFORMED, message, str(request), reply.status)
-        judged = judge(request, reply)
-        if isinstance(judged, Trouble):
+        judged = classify(request, reply)
+        if isinstance(judged, Problem):
             return judged.failure
         payload = judged.payload
         results = payload.get("results") if isinstance(payload, dict) else None

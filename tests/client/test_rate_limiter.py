@@ -16,9 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_flux.access import GatewayAccess, read_connection
-from airflow_provider_flux.client import budget
-from airflow_provider_flux.client.budget import BURST, FINEST_WAIT, SLOWEST, Budget, Pace, Turn, budget_of
+from airflow_provider_flux.client import rate_limiter
+from airflow_provider_flux.client.connection import GatewayAccess, read_connection
+from airflow_provider_flux.client.rate_limiter import (
+    BURST,
+    FINEST_WAIT,
+    SLOWEST,
+    Pace,
+    RateLimiter,
+    Turn,
+    rate_limiter_of,
+)
 from airflow_provider_flux.client.sync import run
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxConnectionError, FluxGatewayError, FluxSubmissionUnknownError
@@ -26,7 +34,7 @@ from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol import schedule
 from airflow_provider_flux.protocol.flows import LONGEST_SILENCE, CallFailed, Conversation
 from airflow_provider_flux.protocol.gateways import choose_gateway
-from airflow_provider_flux.protocol.wire import Answer, Delivery, Request
+from airflow_provider_flux.protocol.messages import Delivery, Request, Response
 from tests.conftest import KEY, Connect
 from tests.protocol.scripted import LogBook, answer, create_request
 
@@ -39,21 +47,21 @@ SCHNELL = "black-forest-labs/flux-schnell"
 BOAT = {"prompt": "A paper boat"}
 
 
-def answer_429(seconds: float | None) -> Answer:
+def answer_429(seconds: float | None) -> Response:
     headers = {"content-type": "application/json"} | ({} if seconds is None else {"retry-after": str(seconds)})
-    return Answer(429, headers, b'{"error": {"message": "slow down"}}')
+    return Response(429, headers, b'{"error": {"message": "slow down"}}')
 
 
 @pytest.fixture(autouse=True)
-def no_budgets() -> Iterator[None]:
+def no_rate_limiters() -> Iterator[None]:
     yield
-    budget._budgets.clear()
+    rate_limiter._rate_limiters.clear()
 
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level(logging.INFO, logger=budget.__name__)
-    return lambda: [record.getMessage() for record in caplog.records if record.name == budget.__name__]
+    caplog.set_level(logging.INFO, logger=rate_limiter.__name__)
+    return lambda: [record.getMessage() for record in caplog.records if record.name == rate_limiter.__name__]
 
 
 class Bench:
@@ -359,13 +367,13 @@ def test_a_signal_handler_may_cancel_while_its_own_thread_is_inside_the_budget()
 
 HELD_AND_FORKED = """
 import os, threading
-from airflow_provider_flux.access import GatewayAccess
-from airflow_provider_flux.client.budget import budget_of
+from airflow_provider_flux.client.connection import GatewayAccess
+from airflow_provider_flux.client.rate_limiter import rate_limiter_of
 from airflow_provider_flux.protocol.gateways import choose_gateway
 
 gateway = choose_gateway("https://api.deerapi.com")
 access = GatewayAccess("flux_default", gateway, "key", chosen_per_minute=1)
-pace = budget_of(access).others
+pace = rate_limiter_of(access).others
 pace.reserve(), pace.reserve(), pace.reserve()
 held = threading.Event()
 
@@ -378,7 +386,7 @@ threading.Thread(target=hold, daemon=True).start()
 held.wait()
 child = os.fork()
 if child == 0:
-    os._exit(0 if budget_of(access).turn(gateway.get("some-prediction")).wait() == 0 else 1)
+    os._exit(0 if rate_limiter_of(access).turn(gateway.get("some-prediction")).wait() == 0 else 1)
 os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
@@ -394,24 +402,24 @@ class TestWhoShares:
         return GatewayAccess(conn_id, choose_gateway(host), KEY, **fields)  # type: ignore[arg-type]
 
     def test_all_users_of_a_connection_share_one_budget(self) -> None:
-        assert budget_of(self.access()) is budget_of(self.access(read_timeout=1.0))
+        assert rate_limiter_of(self.access()) is rate_limiter_of(self.access(read_timeout=1.0))
 
     def test_another_connection_or_another_origin_has_its_own(self) -> None:
-        budgets: list[Budget] = [
-            budget_of(self.access()),
-            budget_of(self.access(conn_id="other")),
-            budget_of(self.access(host="https://api.cometapi.com")),
+        budgets: list[RateLimiter] = [
+            rate_limiter_of(self.access()),
+            rate_limiter_of(self.access(conn_id="other")),
+            rate_limiter_of(self.access(host="https://api.cometapi.com")),
         ]
         assert len({id(found) for found in budgets}) == 3
 
     def test_a_limit_that_is_changed_holds_from_the_next_request_on(self) -> None:
-        assert budget_of(self.access()).others.per_minute == 30_000
-        changed = budget_of(self.access(chosen_per_minute=60))
+        assert rate_limiter_of(self.access()).others.per_minute == 30_000
+        changed = rate_limiter_of(self.access(chosen_per_minute=60))
         assert changed.others is changed.creates
         assert changed.others.per_minute == 60
 
     def test_replicates_documented_limits_hold_for_creates_and_for_the_rest_apart(self) -> None:
-        replicate = budget_of(self.access("https://api.replicate.com"))
+        replicate = rate_limiter_of(self.access("https://api.replicate.com"))
         assert (replicate.creates.per_minute, replicate.others.per_minute) == (600, 3_000)
         create = replicate.turn(CREATE)
         create.wait()
@@ -420,7 +428,7 @@ class TestWhoShares:
         assert replicate.turn(POLL).wait() == 0.0
 
     def test_a_chosen_limit_holds_for_all_requests_together_on_replicate_too(self) -> None:
-        chosen = budget_of(self.access("https://api.replicate.com", chosen_per_minute=100))
+        chosen = rate_limiter_of(self.access("https://api.replicate.com", chosen_per_minute=100))
         assert chosen.creates is chosen.others
 
 
@@ -450,7 +458,7 @@ class TestTheWorker:
     def spend(access: GatewayAccess) -> None:
         """Take the turns of the next minutes."""
         for _ in range(20):
-            budget_of(access).turn(POLL)
+            rate_limiter_of(access).turn(POLL)
 
     def test_a_create_whose_turn_does_not_come_in_time_is_never_sent(
         self, emulator: Emulator, connect: Connect

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_flux.client import budget
+from airflow_provider_flux.client import rate_limiter
 from airflow_provider_flux.client.aio import POOL_SIZE
-from airflow_provider_flux.client.budget import budget_of
+from airflow_provider_flux.client.rate_limiter import rate_limiter_of
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.triggers.flux import TIMED_OUT, FluxPredictionTrigger
@@ -25,7 +25,7 @@ BOAT = {"prompt": "A paper boat"}
 def connection(emulator: Emulator, connect: Connect) -> Iterator[None]:
     connect(emulator.url, gateway="deerapi")
     yield
-    budget._budgets.clear()
+    rate_limiter._rate_limiters.clear()
 
 
 async def made(count: int, conn_id: str = "flux_default") -> list[str]:
@@ -121,11 +121,11 @@ async def test_a_429_also_holds_back_those_that_queue_for_a_connection(emulator:
 async def test_it_is_told_once_however_many_triggers_meet_it(
     emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger=budget.__name__)
+    caplog.set_level(logging.INFO, logger=rate_limiter.__name__)
     ids = await made(30)
     emulator.add_fault("429_header", on="get", times=20, retry_after=0.05)
     await asyncio.gather(*(fire(prediction_id, interval=0.1) for prediction_id in ids))
-    told = [record.getMessage() for record in caplog.records if record.name == budget.__name__]
+    told = [record.getMessage() for record in caplog.records if record.name == rate_limiter.__name__]
     assert len([line for line in told if "slow down" in line]) == 1
 
 
@@ -148,7 +148,7 @@ async def test_triggers_whose_turn_does_not_come_see_their_deadline(emulator: Em
     connect(emulator.url, gateway="deerapi", requests_per_minute=2)
     access = FluxHook().access
     for _ in range(5):
-        budget_of(access).turn(access.gateway.get(prediction_id))
+        rate_limiter_of(access).turn(access.gateway.get(prediction_id))
     events = await asyncio.gather(*(fire(prediction_id, interval=0.1, seconds=1.5) for _ in range(50)))
     assert events == [TIMED_OUT] * 50
     assert emulator.gets == 0

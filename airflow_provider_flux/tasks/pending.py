@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.exceptions import FluxEventError
 from airflow_provider_flux.protocol.prediction import PredictionStatus
 from airflow_provider_flux.protocol.run_times import seed_profile
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator
+    pass
 
 TIMED_OUT = "timed_out"
 CANNOT_TELL = "cannot_tell"
@@ -118,31 +118,3 @@ def wait_on_create(model: str) -> float | None:
     no id by which the prediction could be canceled.
     """
     return HELD_BACK if _is_quick(model) else None
-
-
-def defer_until_ended(
-    task: BaseOperator,
-    pending: PendingPrediction,
-    *,
-    poll_interval: float | None,
-    cancel_on_kill: bool,
-    end_task: bool,
-) -> NoReturn:
-    """Leave the worker; the task goes on in its ``execute_complete`` once the trigger has fired.
-
-    :param end_task: let the trigger end the task instead, should the prediction succeed.
-    """
-    from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
-
-    task.log.info("Prediction %s: waiting for it in the triggerer", pending.prediction_id)
-    task.defer(
-        trigger=FluxPredictionTrigger(
-            **asdict(pending),
-            poll_interval=poll_interval,
-            cancel_on_kill=cancel_on_kill,
-            end_task=end_task,
-            push_return_value=task.do_xcom_push,
-        ),
-        method_name="execute_complete",
-        timeout=pending.safety_timeout,
-    )
