@@ -28,7 +28,7 @@ SHORTEST_PAUSE = 1.0
 class _Asking:
     row: PlannedRow
     effect: LookUp
-    deadline: float
+    until: float
     answer: asyncio.Future[Prediction | None]
 
     @property
@@ -75,7 +75,8 @@ class ListLookups:
 
         :raises OutcomeUnknown: if the list cannot be read, or does not tell by the deadline.
         """
-        asking = _Asking(row, effect, deadline, asyncio.get_running_loop().create_future())
+        until = max(deadline, self._conversation.clock() + lookup.GRACE)
+        asking = _Asking(row, effect, until, asyncio.get_running_loop().create_future())
         self._asking.append(asking)
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read())
@@ -104,7 +105,8 @@ class ListLookups:
 
     async def _look(self, asking: list[_Asking], asked_at: float) -> None:
         since = min((one.sent_at for one in asking), default=asked_at)
-        flow = listed_since(self._conversation, since, deadline=asked_at + READ_PATIENCE)
+        latest = max((one.until for one in asking), default=asked_at)
+        flow = listed_since(self._conversation, since, deadline=min(latest, asked_at + READ_PATIENCE))
         try:
             listed = await self._run(flow)
         except CallFailed as failed:
@@ -142,4 +144,5 @@ class ListLookups:
             asking.tell(None)
 
     def _is_late(self, asking: _Asking) -> bool:
-        return self._conversation.clock() > max(asking.deadline, asking.sent_at + lookup.LOOKS_AFTER[-1] + lookup.GRACE)
+        now = self._conversation.clock()
+        return now + lookup.next_look(asking.sent_at, now) > asking.until

@@ -35,7 +35,7 @@ from airflow_provider_flux.telemetry import note_seen, span, waiting_for
 T = TypeVar("T")
 
 PATIENCE = 120.0
-"""Seconds for which a call bears passing trouble when the caller sets no deadline."""
+"""Seconds for which a call retries transient problems when the caller sets no deadline."""
 
 OnUnknownSubmission = Literal["fail", "resubmit"]
 
@@ -123,7 +123,6 @@ class FluxHook(BaseHook):
         :raises FluxRefusedError: if the gateway refuses.
         :raises FluxSubmissionUnknownError: if nobody can know whether a prediction was made.
         :raises FluxGatewayError: if the gateway could not be reached in time; no prediction was made.
-        :raises FluxDeadlineError: if the deadline came before anything was sent.
         """
         self.check_input(model, input, against_schema=validate_input)
         return self.run_submission(
