@@ -209,6 +209,8 @@ class LeaseFile:
 
         :raises FluxLeaseLostError: if another batch has taken it over: nothing more may be sent.
         """
+        # Before the listing: a worker that stands still while it comes has an old one.
+        asked_at = self._monotonic()
         names = list_names(self._folder)
         with self._lock:
             self.is_lost = self.is_lost or max(_numbers(names), default=0) != self._number
@@ -218,7 +220,7 @@ class LeaseFile:
                     f"{EXPIRY:.0f} s or a newer try of it has begun. This one submits nothing more; what it had in "
                     "flight is in its ledger, where the other one finds it."
                 )
-            self._verified_at = self._monotonic()
+            self._verified_at = asked_at
 
     def release(self) -> None:
         """Let the next batch begin at once."""
@@ -255,11 +257,12 @@ class LeaseFile:
         self._lease = replace(self._lease, since=now, alive_at=now)
         if not create_exclusively(self._path(number), self._lease.as_text()):
             return False
+        asked_at = self._monotonic()
         numbers = _numbers(list_names(self._folder))
         if max(numbers, default=0) != number:
             remove([self._path(number)])
             return False
-        self._number, self._verified_at = number, self._monotonic()
+        self._number, self._verified_at = number, asked_at
         remove(self._path(earlier) for earlier in numbers if earlier < number)
         return True
 

@@ -23,7 +23,6 @@ from airflow_provider_flux.exceptions import (
     FluxKilledError,
     FluxRefusedError,
 )
-from airflow_provider_flux.tasks import results
 from tests.batch.life import SCHNELL, BatchLife, kill_after_posts, table
 from tests.conftest import Connect
 
@@ -252,7 +251,7 @@ def test_a_retry_leaves_alone_what_is_done(emulator: Emulator, life: BatchLife) 
 def test_a_download_that_fails_is_made_again_without_a_new_prediction(
     emulator: Emulator, life: BatchLife, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "SHORTEST_LIFE", 0.5)
+    monkeypatch.setattr(times, "SHORTEST_LIFE", 0.5)
     life.options["rows"] = table(3)
     emulator.add_fault("500", on="file", times=None)
 

@@ -164,6 +164,22 @@ def test_a_holder_without_a_sign_of_life_for_two_minutes_is_taken_over_and_finds
     assert first.file.is_lost
 
 
+def test_a_look_counts_from_when_it_began_since_the_worker_may_have_stood_still_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = Contender(str(tmp_path), lease())
+    assert holder.acquire()
+
+    def list_and_stand_still(folder: str) -> list[str]:
+        names = line_files.list_names(folder)
+        holder.now += 10.0
+        return names
+
+    monkeypatch.setattr(lease_module, "list_names", list_and_stand_still)
+    holder.file.verify()
+    assert not holder.file.was_verified_within(5.0)
+
+
 def test_a_torn_lease_file_holds_nobody_up_for_ever(folder: str) -> None:
     line_files.write_lines(f"{folder}/lease-0000000001.json", ['{"dag_id": "da'])
     contender = Contender(folder, lease())

@@ -52,7 +52,7 @@ def test_a_killed_batch_goes_on_and_its_next_run_makes_only_what_has_changed(
     pictures = {key for key in keys if key.endswith(".webp")}
     assert {row["path"].removeprefix(f"{s3.url}/") for row in listed(s3)} == pictures
     assert s3.get(min(pictures))["ContentType"] == "image/webp"
-    assert len([key for key in keys if ".ledger/" in key]) == 1
+    assert len([key for key in keys if ".ledger/" in key and key.endswith(".jsonl")]) == 1
 
     changed = table(ROWS)
     changed[3]["name"] = "something else"

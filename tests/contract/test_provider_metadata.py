@@ -72,9 +72,9 @@ def test_airflow_builds_the_hook_and_the_connection_form_from_the_metadata() -> 
 
 
 def test_every_option_of_the_connection_form_is_one_that_the_connection_understands() -> None:
-    from airflow_provider_flux import access
+    from airflow_provider_flux.client.connection import read_connection
 
-    documented = access.read_connection.__doc__ or ""
+    documented = read_connection.__doc__ or ""
     (connection_type,) = get_provider_info()["connection-types"]
     for option in connection_type["conn-fields"]:
         assert f"``{option}``" in documented
