@@ -1,4 +1,4 @@
-"""Take each of four safeguards out of a copy of this repository and see whether a test notices.
+"""Take each safeguard out of a copy of this repository and see whether a test notices.
 
     .venv/bin/python scripts/mutations.py
 
@@ -39,32 +39,161 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
-        "intent record not written before the POST",
-        "airflow_provider_flux/submission.py",
-        r"( +)self\.records\.write\(intent\)\n",
-        r"",
+        "the intent is not saved before the create is sent",
+        "airflow_provider_flux/protocol/submission.py",
+        r"        yield Save\(intent\)\n",
+        "",
         ("tests/durable",),
     ),
     Mutation(
-        "no re-attach: every try submits",
-        "airflow_provider_flux/durable.py",
+        "no re-attachment: every try submits",
+        "airflow_provider_flux/protocol/resume.py",
         r"    if record is None:\n        return Step\.SUBMIT\n",
-        r"    return Step.SUBMIT\n",
+        "    return Step.SUBMIT\n",
+        ("tests/durable/test_decision.py",),
+    ),
+    Mutation(
+        "the prediction's id is not saved",
+        "airflow_provider_flux/protocol/submission.py",
+        r"            yield from self\._keep\(replace\(intent, prediction_id=prediction\.id\)\)\n",
+        "",
+        ("tests/durable",),
+    ),
+    Mutation(
+        "a create is sent again after an unknown outcome",
+        "airflow_provider_flux/protocol/flows.py",
+        r"if problem\.verdict is Verdict\.UNKNOWN:",
+        "if False:",
+        ("tests/money",),
+    ),
+    Mutation(
+        "resubmit also where the gateway lists predictions",
+        "airflow_provider_flux/protocol/submission.py",
+        r"        if self\.policy\.can_list:\n            log\.warning",
+        "        if self.policy.can_list and not self.policy.resubmits:\n            log.warning",
+        ("tests/money",),
+    ),
+    Mutation(
+        "a list that cannot be read counts as empty",
+        "airflow_provider_flux/protocol/lookup.py",
+        r"            raise OutcomeUnknown\(failed\.failure, sent_at\) from failed",
+        "            return None",
+        ("tests/money",),
+    ),
+    Mutation(
+        "of several predictions that could be the one the first is taken",
+        "airflow_provider_flux/protocol/lookup.py",
+        r"    if len\(candidates\) > len\(sent_at\):",
+        "    if False:",
+        (
+            "tests/protocol/test_lookup.py",
+            "tests/money",
+        ),
+    ),
+    Mutation(
+        "what is not listed yet was not made",
+        "airflow_provider_flux/protocol/lookup.py",
+        r"asked_at >= moment \+ LOOKS_AFTER\[-1\]",
+        "True",
+        ("tests/protocol/test_lookup.py",),
+    ),
+    Mutation(
+        "an answer that comes from no gateway made nothing",
+        "airflow_provider_flux/protocol/submission.py",
+        r"not failed\.may_exist and failed\.failure\.reason is not Reason\.WRONG_URL",
+        "not failed.may_exist",
+        ("tests/money",),
+    ),
+    Mutation(
+        "an intent that was told of may be sent again without a clear",
+        "airflow_provider_flux/protocol/resume.py",
+        r"return record\.told and record\.generation != self\.generation",
+        "return record.told",
+        ("tests/durable/test_decision.py",),
+    ),
+    Mutation(
+        "an unknown outcome is not noted as told",
+        "airflow_provider_flux/protocol/submission.py",
+        r"        yield from self\._keep\(replace\(record, told=True\)\)\n",
+        "        yield from ()\n",
+        ("tests/money",),
+    ),
+    Mutation(
+        "a task that is ended still sends its create",
+        "airflow_provider_flux/operators/flux.py",
+        r'        if self\._killed:\n            raise FluxKilledError\("The task was ended before',
+        '        if False:\n            raise FluxKilledError("The task was ended before',
         ("tests/durable",),
     ),
     Mutation(
         "no state check in the trigger's on_kill",
         "airflow_provider_flux/triggers/flux.py",
         r"if self\._is_still_deferred\(\):",
-        r"if False:",
-        ("tests/triggers",),
+        "if False:",
+        ("tests/triggers/test_flux_trigger.py",),
     ),
     Mutation(
-        "a create is sent again after an unknown outcome",
-        "airflow_provider_flux/protocol/flows.py",
-        r"if trouble\.verdict is Verdict\.UNKNOWN:",
-        r"if False:",
-        ("tests/protocol", "tests/hooks"),
+        "batch: the ledger learns of a create without waiting for it",
+        "airflow_provider_flux/batch/row_run.py",
+        r"            await self\._add\(intent, is_intent=True\)\n",
+        "            self._entry = intent\n",
+        ("tests/batch/test_batch.py",),
+    ),
+    Mutation(
+        "batch: an older entry replaces a newer one",
+        "airflow_provider_flux/batch/row_store.py",
+        r"WHERE excluded\.revision > revision OR .*\n",
+        "",
+        ("tests/batch/test_decisions.py",),
+    ),
+    Mutation(
+        "batch: a picture that is gone counts as there",
+        "airflow_provider_flux/batch/resume.py",
+        r'outcome\["status"\] == RowStatus\.SUCCEEDED\.value and all_exist\(outcome\["paths"\]\)',
+        'outcome["status"] == RowStatus.SUCCEEDED.value',
+        ("tests/batch/test_decisions.py",),
+    ),
+    Mutation(
+        "batch: a row is kept though its input has changed",
+        "airflow_provider_flux/batch/resume.py",
+        r" and known\.fingerprint == fingerprint:",
+        ":",
+        ("tests/batch/test_decisions.py",),
+    ),
+    Mutation(
+        "batch: the budget is not checked",
+        "airflow_provider_flux/batch/row_run.py",
+        r"        resources\.check_budget\(self\._row\)\n",
+        "",
+        ("tests/batch/test_batch.py",),
+    ),
+    Mutation(
+        "batch: a prediction of another row is taken for this one's",
+        "airflow_provider_flux/batch/list_lookups.py",
+        r" if not self\._store\.knows_prediction\(prediction\.id\)\]",
+        "]",
+        ("tests/batch",),
+    ),
+    Mutation(
+        "batch: the lease is taken though somebody works",
+        "airflow_provider_flux/batch/lease.py",
+        r"        return has_expired\(holder, unchanged_for=unchanged_for, now=self\._clock\(\)\)",
+        "        return True",
+        ("tests/batch/test_lease.py",),
+    ),
+    Mutation(
+        "batch: a lease that is lost is not noticed",
+        "airflow_provider_flux/batch/lease.py",
+        r"max\(_numbers\(names\), default=0\) != self\._number",
+        "False",
+        ("tests/batch/test_lease.py",),
+    ),
+    Mutation(
+        "batch: another task's manifest is replaced",
+        "airflow_provider_flux/batch/lease.py",
+        r"if holder is not None and holder\.owner != self\._lease\.owner and not adopts:",
+        "if False:",
+        ("tests/batch/test_lease.py",),
     ),
 )
 
@@ -117,8 +246,22 @@ def _is_caught(mutation: Mutation, copy: Path) -> bool:
 
 
 def _failed_tests(tests: tuple[str, ...], copy: Path) -> Counter[str]:
-    """Run tests in the copy and count the cases of each that failed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=no", "--no-header", "-p", "no:cacheprovider"]
+    """Run tests in the copy until some have failed, and count the cases of each that did."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rfE",
+        "--tb=no",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "2",
+        "--maxfail",
+        "3",
+    ]
     finished = subprocess.run(
         [*command, *tests], cwd=copy, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
     )

@@ -23,6 +23,7 @@ from airflow_provider_flux.exceptions import (
     FluxKilledError,
     FluxRefusedError,
 )
+from airflow_provider_flux.protocol import times
 from tests.batch.life import SCHNELL, BatchLife, kill_after_posts, table
 from tests.conftest import Connect
 
