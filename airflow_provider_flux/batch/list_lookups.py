@@ -18,7 +18,7 @@ from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.submission import LookUp
 
 READ_PATIENCE = 120.0
-"""Seconds for which passing trouble with the list is borne in one look."""
+"""Seconds for which transient problems with the list are retried in one look."""
 
 SHORTEST_PAUSE = 1.0
 """Seconds between two looks that are due at once."""
@@ -110,7 +110,7 @@ class ListLookups:
         try:
             listed = await self._run(flow)
         except CallFailed as failed:
-            # A list that will not be read does not say that there is none; passing trouble is left to the next look.
+            # A list that will not be read does not say that there is none; what may pass is left to the next look.
             for one in asking:
                 if failed.verdict is Verdict.REFUSED or self._is_late(one):
                     one.give_up([], failed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from airflow_provider_flux.batch.model import PlannedRow, RowStatus
 from airflow_provider_flux.batch.rendering import RowRenderer
-from airflow_provider_flux.batch.resume import BatchPolicy, standing
+from airflow_provider_flux.batch.row_policy import BatchPolicy, standing
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Row, Table
 from airflow_provider_flux.exceptions import FluxBudgetError, FluxInputError

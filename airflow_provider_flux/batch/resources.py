@@ -13,7 +13,7 @@ from airflow_provider_flux.batch.list_lookups import ListLookups
 from airflow_provider_flux.batch.model import PlannedRow
 from airflow_provider_flux.batch.picture_threads import STORES_AT_ONCE, PictureThreads
 from airflow_provider_flux.batch.progress import Progress
-from airflow_provider_flux.batch.resume import BatchPolicy
+from airflow_provider_flux.batch.row_policy import BatchPolicy
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.client import aio
@@ -113,7 +113,7 @@ class Resources:
 
 
 class LimitedLog:
-    """Tells of trouble with single predictions, but not of each when there are many.
+    """Tells of problems with single predictions, but not of each when there are many.
 
     :param limit: how many warnings are told.
     """

@@ -17,7 +17,7 @@ from airflow_provider_flux.batch.line_files import join
 from airflow_provider_flux.batch.manifest import success
 from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
 from airflow_provider_flux.batch.resources import Resources
-from airflow_provider_flux.batch.resume import ended_prediction
+from airflow_provider_flux.batch.row_policy import ended_prediction
 from airflow_provider_flux.client import aio
 from airflow_provider_flux.exceptions import (
     AirflowFailException,

@@ -17,7 +17,7 @@ from airflow_provider_flux.batch.planning import SHOWN, Planner
 from airflow_provider_flux.batch.progress import PROGRESS_KEY, Progress
 from airflow_provider_flux.batch.rendering import RowRenderer
 from airflow_provider_flux.batch.resources import BatchOptions, Resources
-from airflow_provider_flux.batch.resume import BatchPolicy, Identity
+from airflow_provider_flux.batch.row_policy import BatchPolicy, Identity
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Table
 from airflow_provider_flux.batch.stop_control import StopControl

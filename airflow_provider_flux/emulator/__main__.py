@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from airflow_provider_flux.emulator.drawing import PillowMissing, require_pillow
 from airflow_provider_flux.emulator.faults import FAULTS, FILE_FAULTS, FaultRule
 from airflow_provider_flux.emulator.outcomes import OUTCOMES, OutcomeRule
-from airflow_provider_flux.emulator.pictures import PillowMissing, require_pillow
 from airflow_provider_flux.emulator.server import Emulator
 from airflow_provider_flux.emulator.settings import CANCELS, CREATED_STATUSES, SHAPES
 

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from airflow_provider_flux.emulator import creation, errors, validation
 from airflow_provider_flux.emulator.answers import Answers, bfl_unknown
-from airflow_provider_flux.emulator.catalogue import BFL_MODELS
 from airflow_provider_flux.emulator.exchange import Call, Exchange, Route
+from airflow_provider_flux.emulator.served_models import BFL_MODELS
 from airflow_provider_flux.emulator.state import State
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from airflow_provider_flux.emulator import errors
-from airflow_provider_flux.emulator.catalogue import MODELS, Model
 from airflow_provider_flux.emulator.exchange import Call, Exchange, Route
+from airflow_provider_flux.emulator.served_models import MODELS, Model
 from airflow_provider_flux.emulator.state import State
 
 UNITS_PER_USD = 500_000  # new-api's internal quota units

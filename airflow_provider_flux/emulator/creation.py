@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_flux.emulator.catalogue import Model
 from airflow_provider_flux.emulator.exchange import Call
 from airflow_provider_flux.emulator.predictions import Prediction
+from airflow_provider_flux.emulator.served_models import Model
 
 MAX_WAIT = 60.0
 WAIT_STEP = 0.05

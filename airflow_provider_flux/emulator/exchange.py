@@ -15,8 +15,8 @@ from aiohttp import web
 
 from airflow_provider_flux.emulator import errors
 from airflow_provider_flux.emulator.fault_play import FaultPlay
-from airflow_provider_flux.emulator.ledger import RequestRecord
 from airflow_provider_flux.emulator.predictions import Prediction
+from airflow_provider_flux.emulator.request_log import RequestRecord
 from airflow_provider_flux.emulator.rules import Subject
 from airflow_provider_flux.emulator.state import State
 

@@ -6,8 +6,8 @@ import asyncio
 from collections import OrderedDict
 
 from airflow_provider_flux.emulator.answers import file_format
+from airflow_provider_flux.emulator.drawing import Sketch, draw
 from airflow_provider_flux.emulator.outcomes import PROCESSING, SUCCEEDED
-from airflow_provider_flux.emulator.pictures import Sketch, draw
 from airflow_provider_flux.emulator.predictions import Prediction
 from airflow_provider_flux.emulator.state import State
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from airflow_provider_flux.emulator import errors
+from airflow_provider_flux.emulator.drawing import PillowMissing
 from airflow_provider_flux.emulator.exchange import Call, Exchange, Route
 from airflow_provider_flux.emulator.files import MEDIA_TYPES, FileShelf
-from airflow_provider_flux.emulator.pictures import PillowMissing
 from airflow_provider_flux.emulator.state import State
 
 

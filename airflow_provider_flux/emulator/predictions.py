@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_flux.emulator.catalogue import Model
 from airflow_provider_flux.emulator.outcomes import ABORTED, CANCELED, OUTCOMES, PROCESSING, STARTING, Outcome
+from airflow_provider_flux.emulator.served_models import Model
 
 ID_LENGTH = 26  # replicate.com: 26 lower-case letters and digits
 _ID_ALPHABET = string.ascii_lowercase + string.digits

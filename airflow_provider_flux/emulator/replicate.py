@@ -13,9 +13,9 @@ from yarl import URL
 
 from airflow_provider_flux.emulator import creation, errors, timestamps, validation
 from airflow_provider_flux.emulator.answers import Answers
-from airflow_provider_flux.emulator.catalogue import MODELS, Model, by_version, schema
 from airflow_provider_flux.emulator.exchange import Call, Exchange, Route
 from airflow_provider_flux.emulator.predictions import Prediction
+from airflow_provider_flux.emulator.served_models import MODELS, Model, by_version, schema
 from airflow_provider_flux.emulator.state import State
 
 PREFIX = "/v1"

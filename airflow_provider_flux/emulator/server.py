@@ -22,10 +22,10 @@ from airflow_provider_flux.emulator.faults import FaultRule
 from airflow_provider_flux.emulator.files import FileShelf
 from airflow_provider_flux.emulator.foreign import ForeignRoutes
 from airflow_provider_flux.emulator.gateway import GatewayRoutes
-from airflow_provider_flux.emulator.ledger import Counters, RequestRecord
 from airflow_provider_flux.emulator.outcomes import OutcomeRule
 from airflow_provider_flux.emulator.pages import PageRoutes
 from airflow_provider_flux.emulator.replicate import ReplicateRoutes
+from airflow_provider_flux.emulator.request_log import Counters, RequestRecord
 from airflow_provider_flux.emulator.settings import Settings
 from airflow_provider_flux.emulator.snapshots import PredictionSnapshot, snapshot
 from airflow_provider_flux.emulator.state import State

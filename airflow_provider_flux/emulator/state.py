@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_flux.emulator.catalogue import Model
 from airflow_provider_flux.emulator.faults import FaultRule
-from airflow_provider_flux.emulator.ledger import Ledger
 from airflow_provider_flux.emulator.limits import TokenBucket
 from airflow_provider_flux.emulator.outcomes import OUTCOMES, OutcomeRule
 from airflow_provider_flux.emulator.predictions import Prediction, PredictionStore, new_id, picture_seed
+from airflow_provider_flux.emulator.request_log import Ledger
 from airflow_provider_flux.emulator.rules import RuleBook, Subject
+from airflow_provider_flux.emulator.served_models import Model
 from airflow_provider_flux.emulator.settings import Settings
 
 _SECRET_BYTES = 24

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 from jsonschema.exceptions import ValidationError
 
-from airflow_provider_flux.emulator.catalogue import Model, schema
 from airflow_provider_flux.emulator.errors import problem_body
+from airflow_provider_flux.emulator.served_models import Model, schema
 
 # Replicate's OpenAPI file: the request root takes no other keys.
 ROOT_KEYS = frozenset({"input", "webhook", "webhook_events_filter", "stream", "version"})

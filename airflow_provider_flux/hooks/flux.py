@@ -118,7 +118,7 @@ class FluxHook(BaseHook):
         :param cancel_after: seconds after which the service itself ends the prediction; only Replicate is told.
         :param wait: seconds for which the gateway may hold its answer back until the prediction has ended, which saves
             polls; where it does so, it answers with the prediction's end.
-        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :param deadline: seconds since the epoch until which transient problems are retried; two minutes if not given.
         :raises FluxInputError: if the input is wrong; nothing was sent.
         :raises FluxRefusedError: if the gateway refuses.
         :raises FluxSubmissionUnknownError: if nobody can know whether a prediction was made.
@@ -222,7 +222,7 @@ class FluxHook(BaseHook):
     def get_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction:
         """Ask for one prediction.
 
-        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :param deadline: seconds since the epoch until which transient problems are retried; two minutes if not given.
         :raises FluxGatewayError: if it cannot be told.
         """
         flow = self._conversation.get(prediction_id, deadline=_deadline(deadline))
@@ -281,7 +281,7 @@ class FluxHook(BaseHook):
 
         Replicate documents this. DeerAPI and CometAPI do not, so there it is an attempt.
 
-        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :param deadline: seconds since the epoch until which transient problems are retried; two minutes if not given.
         :return: the prediction as the gateway then describes it; None if it accepts without saying.
         :raises FluxGatewayError: if the gateway cannot or will not cancel; the prediction goes on.
         """
@@ -291,7 +291,7 @@ class FluxHook(BaseHook):
     def list_predictions(self, *, deadline: float | None = None) -> Iterator[Prediction]:
         """Yield past predictions, newest first, a page at a time (Replicate only).
 
-        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :param deadline: seconds since the epoch until which transient problems are retried; two minutes if not given.
         :raises FluxConnectionError: if the gateway has no such list.
         """
         if not self.access.gateway.preset.lists_predictions:
@@ -386,7 +386,7 @@ class FluxHook(BaseHook):
         """Return the predictions that a create may have made, newest first (Replicate only).
 
         :param sent_at: when the create was sent, in seconds since the epoch.
-        :param deadline: seconds since the epoch until which passing trouble is borne; two minutes if not given.
+        :param deadline: seconds since the epoch until which transient problems are retried; two minutes if not given.
         :raises FluxConnectionError: if the gateway has no list.
         :raises FluxGatewayError: if the list cannot be read, which is not the same as an empty one.
         """

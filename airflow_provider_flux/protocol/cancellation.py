@@ -61,7 +61,7 @@ def cancel(conversation: Conversation, prediction_id: str, *, patience: float | 
 
     Only Replicate documents a cancel; DeerAPI and CometAPI may have none, which the report then says.
 
-    :param patience: seconds for which passing trouble is borne; half a minute if not given.
+    :param patience: seconds for which transient problems are retried; half a minute if not given.
     """
     deadline = conversation.clock() + (CANCEL_PATIENCE if patience is None else patience)
     try:

@@ -21,7 +21,7 @@ redirect                                         refused            refused
 HTML below 500                                   refused            doubtful
 ================================================ ================== ========================
 
-*Doubtful* answers are borne a few times in a row: a prediction can be unknown for a moment after it was made,
+*Doubtful* responses are accepted a few times in a row: a prediction can be unknown for a moment after it was made,
 and a proxy can answer with a page of its own for a moment. *Unknown* exists for a create only: the prediction may
 exist and be billed, and no gateway offers a key to find it by, so nothing is sent again.
 
@@ -50,7 +50,7 @@ NAME_LIMIT = 100
 
 
 class Verdict(Enum):
-    """What trouble means for the next step."""
+    """What a problem means for the next step."""
 
     RETRY = "retry"
     DOUBTFUL = "doubtful"

@@ -29,7 +29,7 @@ from airflow_provider_flux.protocol.run_times import RUN_TIMES, RunTimes, run_ti
 from airflow_provider_flux.protocol.schedule import Chance, PollSchedule, backoff
 
 DOUBTFUL_LIMIT = 8
-"""How many doubtful answers in a row are borne before a call fails."""
+"""How many doubtful responses in a row are accepted before a call fails."""
 
 LONGEST_SILENCE = 60.0
 """Seconds. A poll is free, so no gateway's word keeps a prediction unwatched for longer: its picture could expire."""

@@ -69,7 +69,7 @@ class Submission:
     """The flows by which one prediction is had, at most once paid for.
 
     :param request: builds the create. Called right before it is sent, since some of its headers count from then.
-    :param deadline: until when passing trouble is borne and creates are sent, in seconds since the epoch.
+    :param deadline: until when transient problems are retried and creates are sent, in seconds since the epoch.
     :param unrecorded_since: where no record is kept but an earlier try may have made a prediction: when that can have
         been, in seconds since the epoch.
     """

@@ -183,7 +183,7 @@ class FluxPredictionSensor(BaseSensorOperator):
         return None if stored is None else stored.lineage(self.hook.access.gateway.preset.name, "")
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look once. Passing trouble, and a few doubtful answers, count as "not yet"."""
+        """Look once. Transient problems, and a few doubtful responses, count as "not yet"."""
         self._publish_id(context)
         try:
             # A deadline that has come lets the question be asked once.

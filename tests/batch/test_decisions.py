@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_flux.batch.consequences import CONNECTION_AT_FAULT, Consequence, consequence_of
 from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
-from airflow_provider_flux.batch.resume import BatchPolicy, Identity, ended_prediction, standing
+from airflow_provider_flux.batch.row_policy import BatchPolicy, Identity, ended_prediction, standing
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.exceptions import (

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_flux.emulator.pictures import Sketch, draw
+from airflow_provider_flux.emulator.drawing import Sketch, draw
 
 MODELS = ("black-forest-labs/flux-schnell", "black-forest-labs/flux-1.1-pro", "black-forest-labs/flux-dev")
 PRICES = (0.003, 0.04, 0.025)

@@ -111,3 +111,9 @@ def test_the_root_holds_only_what_people_import_or_look_for() -> None:
 
 def test_no_module_is_longer_than_four_hundred_lines() -> None:
     assert [name for name, path in MODULES.items() if len(path.read_text("utf-8").splitlines()) > 400] == []
+
+
+def test_no_two_modules_share_a_name_unless_airflow_expects_it() -> None:
+    names = [path.stem for path in PACKAGE.rglob("*.py")]
+    # Airflow's own layout: hooks.flux, operators.flux, sensors.flux, triggers.flux.
+    assert {name for name in names if names.count(name) > 1} == {"__init__", "flux"}

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from airflow_provider_flux.emulator.catalogue import MODELS
+from airflow_provider_flux.emulator.served_models import MODELS
 
 PREDICTIONS = "/replicate/v1/predictions"
 SAMPLE_KEYS = [

@@ -7,8 +7,8 @@ import pytest
 import requests
 
 from airflow_provider_flux.emulator import OUTCOMES, Emulator, OutcomeRule
-from airflow_provider_flux.emulator.catalogue import MODELS
 from airflow_provider_flux.emulator.outcomes import TERMINAL
+from airflow_provider_flux.emulator.served_models import MODELS
 
 
 def test_a_run_passes_through_its_states_as_the_clock_moves(run, clock):

@@ -7,8 +7,8 @@ import io
 import pytest
 from PIL import Image
 
-from airflow_provider_flux.emulator.catalogue import MODELS, schema
-from airflow_provider_flux.emulator.pictures import PillowMissing, Sketch, draw, require_pillow
+from airflow_provider_flux.emulator.drawing import PillowMissing, Sketch, draw, require_pillow
+from airflow_provider_flux.emulator.served_models import MODELS, schema
 from airflow_provider_flux.emulator.sizes import picture_size, small
 
 KINDS = {"webp": "WEBP", "jpg": "JPEG", "png": "PNG"}

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_flux.emulator.catalogue import MODELS
+from airflow_provider_flux.emulator.served_models import MODELS
 
 V1 = "/v1"
 MODEL = "/v1/models/black-forest-labs/flux-schnell"

@@ -16,7 +16,7 @@ from airflow.utils.state import TaskInstanceState
 from PIL import Image
 
 from airflow_provider_flux.emulator import Emulator
-from airflow_provider_flux.emulator.pictures import Sketch, draw
+from airflow_provider_flux.emulator.drawing import Sketch, draw
 from tests.batch.life import read_lines
 from tests.conftest import Connect
 from tests.on_airflow.runs import _store, run
