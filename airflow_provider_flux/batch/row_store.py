@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,9 +19,8 @@ class RowStore:
     """All rows of a batch, on the worker's own disk. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="flux-batch-"))
-        # The file lives no longer than the task, so that nothing is gained by making it durable.
-        self._database = sqlite3.connect(self._folder / "rows.db", check_same_thread=False, isolation_level=None)
+        # No name: SQLite spills to a file that it has unlinked already, so that a killed worker leaves nothing behind.
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.executescript(_SCHEMA)
 
     def __enter__(self) -> RowStore:
@@ -32,7 +28,6 @@ class RowStore:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._database.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def add_key(self, key: str, position: int) -> int | None:
         """Take note of a key. Return the position of another row that has it, or None."""

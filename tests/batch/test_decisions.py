@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,3 +229,13 @@ class TestStopControl:
         assert type(control.failure_error("all 1 failed")) is FluxBatchRefusedError
         control.note_failure("b", 1, FluxError("text"))
         assert type(control.failure_error("all 2 failed")) is FluxBatchError
+
+
+def test_a_worker_that_is_killed_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from airflow_provider_flux.batch.row_store import RowStore; store = RowStore();"
+        "[store.add_key(str(number) * 100, number) for number in range(50_000)]; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
