@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from airflow.configuration import conf
@@ -23,15 +22,14 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
-from airflow_provider_flux.outputs.task_outputs import Storage, storage_of
+from airflow_provider_flux.operators.base import PredictionTask, check_waiting
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, NotInTime
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.resume import can_be_handed_on, was_canceled_under
 from airflow_provider_flux.protocol.submission import Submission
-from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, check_end_from_trigger, ends_from_trigger
+from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
 from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
-    check_poll_interval,
     check_timeout,
     default_wait_before_defer,
     ended_status,
@@ -50,7 +48,7 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)
 EXECUTION_TIMEOUT_MARGIN = 5.0
 
 
-class FluxPredictionOperator(BaseOperator):
+class FluxPredictionOperator(PredictionTask, BaseOperator):
     """Make one picture, or several, with a FLUX model.
 
     XComs: ``return_value`` is the prediction id, or the list of output URLs if the operator waits, or the list of paths
@@ -136,10 +134,9 @@ class FluxPredictionOperator(BaseOperator):
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.wait_before_defer = wait_before_defer
-        check_end_from_trigger(end_from_trigger)
         self.end_from_trigger = end_from_trigger
         self.timeout = timeout
-        check_poll_interval(poll_interval)
+        check_waiting(poll_interval, end_from_trigger)
         check_timeout(timeout)
         self.poll_interval = poll_interval
         if output_path is not None and not wait_for_completion:
@@ -151,18 +148,8 @@ class FluxPredictionOperator(BaseOperator):
         self.validate_input = validate_input
         self.durable = durable
         self.on_unknown_submission = on_unknown_submission
-        self.prediction_page: str | None = ""
         self._prediction_id: str | None = None
         self._killed = False
-
-    @cached_property
-    def hook(self) -> FluxHook:
-        """The hook of this task's connection."""
-        return FluxHook(self.flux_conn_id)
-
-    @cached_property
-    def _storage(self) -> Storage | None:
-        return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
 
     def execute(self, context: Context) -> Any:
         """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
@@ -190,15 +177,15 @@ class FluxPredictionOperator(BaseOperator):
         """Go on where the trigger left off, to the end and on this worker."""
         pending = PendingPrediction.from_event(event)
         self.flux_conn_id, self.model = pending.flux_conn_id, pending.model
-        access = self.hook.access
-        # Only now can a signal cancel: its handler must not be the one to look the connection up.
+        # Before a signal can cancel: its handler must not be the one to look the connection up.
+        self.hook.access  # noqa: B018
         self._prediction_id = pending.prediction_id
         self.prediction_page = None
         status = ended_status(event)
         if status is None:
             return self._wait(context, pending, at_once=True, may_defer=False)
         prediction = self.hook.get_ended_prediction(pending.prediction_id, status)
-        self.prediction_page = access.gateway.page(prediction)
+        self._show_page(prediction)
         return self._settle(context, prediction)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -217,11 +204,6 @@ class FluxPredictionOperator(BaseOperator):
                 return self._settle(context, self._give_up(context, prediction_id))
             except FluxDeadlineError as late:
                 raise late from error
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return the stored files as OpenLineage tells of them (its provider calls this); None if there are none."""
-        stored = self._storage
-        return None if stored is None else stored.lineage(self.hook.access.gateway.preset.name, self.model)
 
     def on_kill(self) -> None:
         """Cancel the prediction, unless it has ended."""
@@ -272,7 +254,7 @@ class FluxPredictionOperator(BaseOperator):
 
     def _take_note_of(self, prediction: Prediction) -> None:
         self._prediction_id = prediction.id
-        self.prediction_page = self.hook.access.gateway.page(prediction)
+        self._show_page(prediction)
         if self._killed:
             # The signal came while the create was under way, when there was nothing to cancel yet.
             self.on_kill()
@@ -302,8 +284,7 @@ class FluxPredictionOperator(BaseOperator):
             poll_interval=self.poll_interval,
             at_once=at_once,
         )
-        if prediction is not None:
-            self.prediction_page = self.hook.access.gateway.page(prediction)
+        self._show_page(prediction)
         if prediction is None or not prediction.status.is_terminal:
             if may_defer and time.time() < pending.deadline:
                 self._defer(pending)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf
@@ -20,12 +19,11 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
-from airflow_provider_flux.outputs.task_outputs import Storage, storage_of
+from airflow_provider_flux.operators.base import PredictionTask, check_waiting
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
-from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, check_end_from_trigger, ends_from_trigger
+from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
 from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
-    check_poll_interval,
     default_wait_before_defer,
     ended_status,
 )
@@ -50,7 +48,7 @@ CLOSER_INTERVAL = 1.0
 """Seconds for which, and in which steps, an answer is looked at again whose status and output do not fit together."""
 
 
-class FluxPredictionSensor(BaseSensorOperator):
+class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
     """Wait for a prediction that was made elsewhere.
 
     Never makes or cancels a prediction, so that it can be retried and cleared at no cost. Its ``return_value`` is the
@@ -93,24 +91,13 @@ class FluxPredictionSensor(BaseSensorOperator):
         self.prediction_id = prediction_id
         self.flux_conn_id = flux_conn_id
         self.deferrable = deferrable
-        check_poll_interval(poll_interval)
+        check_waiting(poll_interval, end_from_trigger)
         self.poll_interval = poll_interval
-        check_end_from_trigger(end_from_trigger)
         self.end_from_trigger = end_from_trigger
         self.output_path = output_path
         self.output_sidecar = output_sidecar
-        self.prediction_page: str | None = ""
         self._doubtful_looks = 0
         self._in_trouble = False
-
-    @cached_property
-    def hook(self) -> FluxHook:
-        """The hook of this task's connection."""
-        return FluxHook(self.flux_conn_id)
-
-    @cached_property
-    def _storage(self) -> Storage | None:
-        return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
 
     def execute(self, context: Context) -> Any:
         """Wait for the prediction."""
@@ -177,11 +164,6 @@ class FluxPredictionSensor(BaseSensorOperator):
             prediction = self.hook.get_ended_prediction(pending.prediction_id, status)
         return self._settle_or_time_out(context, prediction)
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return the stored files as OpenLineage tells of them (its provider calls this); None if there are none."""
-        stored = self._storage
-        return None if stored is None else stored.lineage(self.hook.access.gateway.preset.name, "")
-
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once. Transient problems, and a few doubtful responses, count as "not yet"."""
         self._publish_id(context)
@@ -197,7 +179,7 @@ class FluxPredictionSensor(BaseSensorOperator):
         if prediction.status.is_terminal is not bool(prediction.outputs):
             # A status and an output that do not belong together; a closer look shows which of them lags behind.
             prediction = self._look(time.time() + CLOSER_LOOK, CLOSER_INTERVAL) or prediction
-        self.prediction_page = self.hook.access.gateway.page(prediction)
+        self._show_page(prediction)
         if not prediction.status.is_terminal:
             self.log.info("Prediction %s: %s", prediction.id, prediction.status_word)
             return False
@@ -210,8 +192,7 @@ class FluxPredictionSensor(BaseSensorOperator):
 
     def _look(self, deadline: float, poll_interval: float | None) -> Prediction | None:
         prediction = self.hook.wait_for_prediction(self.prediction_id, deadline=deadline, poll_interval=poll_interval)
-        if prediction is not None:
-            self.prediction_page = self.hook.access.gateway.page(prediction)
+        self._show_page(prediction)
         return prediction
 
     def _bear(self, error: FluxGatewayError, context: Context) -> None:

@@ -1,0 +1,58 @@
+"""What operator and sensor share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.outputs.task_outputs import Storage, storage_of
+from airflow_provider_flux.tasks.end_from_trigger import check_end_from_trigger
+from airflow_provider_flux.tasks.pending import check_poll_interval
+
+if TYPE_CHECKING:
+    from airflow_provider_flux.protocol.prediction import Prediction
+    from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger
+
+
+class PredictionTask:
+    """A task that waits for one prediction, and may store its pictures. Comes before Airflow's own base class.
+
+    :ivar prediction_page: the prediction's page for people, for the link: empty if there is none, None to leave what an
+        earlier part of the same try has pushed.
+    """
+
+    log: Any
+    outlets: list[Any]
+    flux_conn_id: str
+    output_path: str | None
+    output_sidecar: bool
+    prediction_page: str | None = ""
+
+    @cached_property
+    def hook(self) -> FluxHook:
+        """The hook of this task's connection."""
+        return FluxHook(self.flux_conn_id)
+
+    @cached_property
+    def _storage(self) -> Storage | None:
+        return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the stored files as OpenLineage tells of them (its provider calls this); None if there are none."""
+        stored = self._storage
+        model = getattr(self, "model", "")
+        return None if stored is None else stored.lineage(self.hook.access.gateway.preset.name, model)
+
+    def _show_page(self, prediction: Prediction | None) -> None:
+        if prediction is not None:
+            self.prediction_page = self.hook.access.gateway.page(prediction)
+
+
+def check_waiting(poll_interval: float | None, end_from_trigger: EndFromTrigger) -> None:
+    """Refuse choices of how to wait that are none.
+
+    :raises ValueError: when the DAG is parsed.
+    """
+    check_poll_interval(poll_interval)
+    check_end_from_trigger(end_from_trigger)
