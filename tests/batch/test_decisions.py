@@ -137,8 +137,8 @@ def test_how_a_prediction_has_ended_as_the_ledger_knows_it(
 
 
 CONSEQUENCES = {
-    **{(reason, Verdict.REFUSED, False): Consequence.STOP_NOT_STARTED for reason in CONNECTION_AT_FAULT},
-    **{(reason, Verdict.REFUSED, True): Consequence.STOP_IN_FLIGHT for reason in CONNECTION_AT_FAULT},
+    **{(reason, Verdict.REFUSED, False): Consequence.STOP_NOT_STARTED for reason in sorted(CONNECTION_AT_FAULT)},
+    **{(reason, Verdict.REFUSED, True): Consequence.STOP_IN_FLIGHT for reason in sorted(CONNECTION_AT_FAULT)},
     (Reason.NETWORK, Verdict.RETRY, False): Consequence.STOP_NOT_STARTED,
     (Reason.RATE_LIMITED, Verdict.RETRY, False): Consequence.STOP_NOT_STARTED,
     (Reason.NETWORK, Verdict.RETRY, True): Consequence.ROW_FAILS,
