@@ -184,8 +184,15 @@ MUTATIONS = (
     Mutation(
         "batch: a lease that is lost is not noticed",
         "airflow_provider_flux/batch/lease.py",
-        r"max\(_numbers\(names\), default=0\) != self\._number",
+        r"self\.is_lost or not is_own",
         "False",
+        ("tests/batch/test_lease.py",),
+    ),
+    Mutation(
+        "batch: two that have written the same lease both work",
+        "airflow_provider_flux/batch/lease.py",
+        r" and \(holder is None or holder\.token == self\._lease\.token\)",
+        "",
         ("tests/batch/test_lease.py",),
     ),
     Mutation(

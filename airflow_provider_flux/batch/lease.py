@@ -7,11 +7,13 @@ given again, and it says whose manifest this is.
 What makes two holders harmless is an order: a holder writes down an intent and then looks whether the lease is still
 its own, and whoever takes over creates its lease and then reads the ledger. So either the old holder sees the new lease
 and sends nothing, or the new one sees the intent and does not send it again. What remains is a create that its worker
-was about to send when it stood still for longer than a minute, right after its last look.
+was about to send when it stood still for longer than a minute, right after its last look. Where files cannot be created
+exclusively, a second one remains: a sign of life that is written over the other's token before that one has looked.
 
-S3, Google Cloud Storage and Azure create files exclusively through ``mode="create"`` of fsspec's ``pipe_file``. Where a
-storage does not, a file is written, and read back after a pause: who wrote last has it. Two that write further apart
-than the pause are told apart by the file that is there already.
+S3, Google Cloud Storage and Azure create files exclusively through arguments of fsspec's ``pipe_file``. Where a storage
+does not, or takes the argument and overwrites all the same, a file is written, and read back after a pause: who wrote
+last has it. Two that write further apart than the pause are told apart by the file that is there already, or, if one
+of them stood still after it had looked for that, by the token in it.
 """
 
 from __future__ import annotations
@@ -83,7 +85,10 @@ class Lease:
         """Read a lease file; None if it is torn. Fields that a later version has added are left out."""
         try:
             stored = json.loads(text)
-            return cls(**{name: stored[name] for name in cls.__slots__ if name in stored})
+            read = cls(**{name: stored[name] for name in cls.__slots__ if name in stored})
+            return replace(
+                read, try_number=int(read.try_number), since=float(read.since), alive_at=float(read.alive_at)
+            )
         except (ValueError, TypeError):
             return None
 
@@ -96,9 +101,10 @@ class Lease:
         """Whose manifest it is."""
         return self.dag_id, self.task_id
 
-    def is_of_same_task_instance(self, other: Lease) -> bool:
-        """Tell whether two leases are of tries of one task instance."""
-        return (*self.owner, self.run_id, self.map_index) == (*other.owner, other.run_id, other.map_index)
+    def yields_to(self, other: Lease) -> bool:
+        """Tell whether another lease is of the same task instance and no earlier try: then this one's is over."""
+        is_same = (*self.owner, self.run_id, self.map_index) == (*other.owner, other.run_id, other.map_index)
+        return is_same and self.try_number <= other.try_number
 
     def __str__(self) -> str:
         index = f", map index {self.map_index}" if self.map_index >= 0 else ""
@@ -156,7 +162,7 @@ class LeaseFile:
         self._monotonic = monotonic
         self._sleep = sleep
         self._number = 0
-        self._verified_at = 0.0
+        self._verified_at = (0.0, 0.0)
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._heartbeat: threading.Thread | None = None
@@ -202,23 +208,28 @@ class LeaseFile:
 
     def was_verified_within(self, seconds: float) -> bool:
         """Tell whether the last look was not longer ago than this."""
-        return self._monotonic() - self._verified_at <= seconds
+        # By both clocks: one stands still while the machine is suspended, the other may be set.
+        return all(0.0 <= now - then <= seconds for now, then in zip(self._now(), self._verified_at, strict=True))
 
     def verify(self) -> None:
-        """Make sure that the lease is still held. Blocks for one listing of the folder.
+        """Make sure that the lease is still held. Blocks for one listing of the folder, and one small file.
 
         :raises FluxLeaseLostError: if another batch has taken it over: nothing more may be sent.
         """
         # Before the listing: a worker that stands still while it comes has an old one.
-        asked_at = self._monotonic()
-        names = list_names(self._folder)
+        asked_at = self._now()
+        number, text = self._latest()
+        holder = Lease.from_text(text)
         with self._lock:
-            self.is_lost = self.is_lost or max(_numbers(names), default=0) != self._number
+            # The token as well: where files cannot be created exclusively, another batch may have written this one.
+            is_own = number == self._number and (holder is None or holder.token == self._lease.token)
+            self.is_lost = self.is_lost or not is_own
             if self.is_lost:
                 raise FluxLeaseLostError(
-                    f"Another batch has taken over {self._manifest_path}, since this one gave no sign of life for "
-                    f"{EXPIRY:.0f} s or a newer try of it has begun. This one submits nothing more; what it had in "
-                    "flight is in its ledger, where the other one finds it."
+                    f"{holder or 'Another batch'} has taken over {self._manifest_path}: this one gave no sign of life "
+                    f"for {EXPIRY:.0f} s, a newer try of it has begun, or both began at once on a storage that cannot "
+                    "create files exclusively. This one submits nothing more; what it had in flight is in its ledger, "
+                    "where the other one finds it."
                 )
             self._verified_at = asked_at
 
@@ -239,6 +250,9 @@ class LeaseFile:
                     EXPIRY,
                 )
 
+    def _now(self) -> tuple[float, float]:
+        return self._monotonic(), self._clock()
+
     def _latest(self) -> tuple[int, str]:
         """Return the number and the text of the lease that counts; 0 and nothing if there is none."""
         number = max(_numbers(list_names(self._folder)), default=0)
@@ -247,7 +261,7 @@ class LeaseFile:
     def _is_free(self, text: str, holder: Lease | None, unchanged_for: float) -> bool:
         if not text:
             return True
-        if holder is not None and (holder.released or holder.is_of_same_task_instance(self._lease)):
+        if holder is not None and (holder.released or holder.yields_to(self._lease)):
             return True
         return has_expired(holder, unchanged_for=unchanged_for, now=self._clock())
 
@@ -257,7 +271,7 @@ class LeaseFile:
         self._lease = replace(self._lease, since=now, alive_at=now)
         if not create_exclusively(self._path(number), self._lease.as_text()):
             return False
-        asked_at = self._monotonic()
+        asked_at = self._now()
         numbers = _numbers(list_names(self._folder))
         if max(numbers, default=0) != number:
             remove([self._path(number)])

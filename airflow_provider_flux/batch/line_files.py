@@ -8,8 +8,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
 
 LOCAL = ("", "file", "local")
 
@@ -48,24 +51,27 @@ def create_exclusively(path: str, text: str) -> bool:
     place = ObjectStoragePath(path)
     if place.protocol in LOCAL:
         return _create_locally(Path(place.path), text)
-    if _creates_exclusively(place.fs):
-        try:
-            place.fs.pipe_file(place.path, text.encode(), mode="create")
-        except Exception as error:
-            if isinstance(error, FileExistsError) or _is_conflict(error):
-                return False
-            raise
-        return read_text(path) == text
-    if place.fs.exists(place.path):
+    if read_text(path):
         return False
-    place.fs.pipe_file(place.path, text.encode())
-    time.sleep(SETTLING)
+    # Twice: a storage that heeds the mode refuses a file that is there. Others, such as some that speak S3, take the
+    # mode and overwrite all the same.
+    if _pipe(place, text) and _pipe(place, text):
+        time.sleep(SETTLING)
+    # Of the first, too, only the answer may have been lost, and its repetition refused.
     return read_text(path) == text
 
 
 def read_text(path: str) -> str:
     """Return what is in a small file; nothing if there is no such file."""
-    return b"".join(read_lines(path)).decode("utf-8", "replace").strip()
+    from airflow.sdk import ObjectStoragePath
+
+    place = ObjectStoragePath(path)
+    try:
+        # Not opened: s3fs would ask for the version that it remembers from a listing, and fail if there is a new one.
+        content: bytes = place.fs.cat_file(place.path)
+    except FileNotFoundError:
+        return ""
+    return content.decode("utf-8", "replace").strip()
 
 
 def read_lines(path: str) -> Iterator[bytes]:
@@ -137,10 +143,30 @@ def _create_locally(place: Path, text: str) -> bool:
     return True
 
 
-def _creates_exclusively(filesystem: Any) -> bool:
-    """Tell whether a storage knows ``mode="create"``: fsspec passes it on to those that name it."""
+def _pipe(place: ObjectStoragePath, text: str) -> bool:
+    """Write a small file, exclusively where that is known, and tell whether it was not refused."""
+    try:
+        place.fs.pipe_file(place.path, text.encode(), **_exclusively(place.fs))
+    except Exception as error:
+        if isinstance(error, FileExistsError) or _is_conflict(error):
+            return False
+        raise
+    return True
+
+
+def _exclusively(filesystem: Any) -> dict[str, Any]:
+    """Return the arguments with which a storage creates a file only where there is none; nothing if it has no such."""
+    from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+
     pipe = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
-    return "mode" in inspect.signature(pipe).parameters
+    if getattr(pipe, "__func__", None) is AbstractFileSystem.pipe_file:
+        # What fsspec offers to all looks first, and then writes.
+        return {}
+    parameters = inspect.signature(pipe).parameters
+    if "mode" in parameters:
+        return {"mode": "create"}
+    # Azure's.
+    return {"overwrite": False} if "overwrite" in parameters else {}
 
 
 def _is_conflict(error: Exception) -> bool:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,15 +71,57 @@ class Contender:
         self.while_waiting()
 
 
-@pytest.fixture(params=["local", "s3", "cannot create exclusively"])
+class Holder:
+    """A batch that holds the lease and gives signs of life, in a process of its own."""
+
+    def __init__(self, folder: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.batch.holder", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert self.answer() == "held"
+
+    def answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def verify(self) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def send(self, what: signal.Signals) -> None:
+        os.kill(self.process.pid, what)
+
+
+def overwrite_in_spite_of_the_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make S3 what some others that speak it are: they take ``If-None-Match`` and overwrite all the same."""
+    from s3fs import S3FileSystem  # type: ignore[import-untyped]
+
+    call = S3FileSystem._call_s3
+
+    async def call_without(filesystem: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        options.pop("IfNoneMatch", None)
+        return await call(filesystem, method, *arguments, **options)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", call_without)
+
+
+@pytest.fixture(params=["local", "s3", "cannot create exclusively", "overwrites all the same"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "local":
         yield str(tmp_path / "ledger")
         return
     store: Store = request.getfixturevalue("s3")
-    if request.param != "s3":
-        monkeypatch.setattr(line_files, "_creates_exclusively", lambda filesystem: False)
-        monkeypatch.setattr(line_files, "SETTLING", 0.5)
+    monkeypatch.setattr(line_files, "SETTLING", 0.5)
+    if request.param == "cannot create exclusively":
+        monkeypatch.setattr(line_files, "_exclusively", lambda filesystem: {})
+    elif request.param == "overwrites all the same":
+        overwrite_in_spite_of_the_condition(monkeypatch)
     yield f"{store.url}/ledger"
 
 
@@ -111,6 +157,22 @@ def test_of_several_that_take_over_from_a_dead_one_exactly_one_does(folder: str)
         assert sum(threads.map(take_over, contenders)) == 1
 
 
+class LikeAzure:
+    """Names ``overwrite``, as adlfs does."""
+
+    def pipe_file(self, path: str, value: bytes, overwrite: bool = True, **options: Any) -> None:
+        raise NotImplementedError
+
+
+def test_each_storage_is_asked_for_an_exclusive_create_in_its_own_way() -> None:
+    from fsspec import AbstractFileSystem
+    from s3fs import S3FileSystem
+
+    assert line_files._exclusively(S3FileSystem(anon=True)) == {"mode": "create"}
+    assert line_files._exclusively(LikeAzure()) == {"overwrite": False}
+    assert line_files._exclusively(AbstractFileSystem()) == {}, "fsspec's own looks first and then writes"
+
+
 def test_a_released_lease_is_had_at_once(folder: str) -> None:
     first, second = Contender(folder, lease("run-1")), Contender(folder, lease("run-2"))
     assert first.acquire()
@@ -129,6 +191,40 @@ def test_a_try_takes_over_the_lease_of_an_earlier_try_of_the_same_task_instance_
     with pytest.raises(FluxLeaseLostError, match="submits nothing more"):
         first.file.verify()
     second.file.verify()
+
+
+def test_an_earlier_try_does_not_take_the_lease_from_a_later_one(folder: str) -> None:
+    later = Contender(folder, lease(try_number=2))
+    assert later.acquire()
+    with pytest.raises(FluxOverlapError, match="try 2"):
+        Contender(folder, lease(try_number=1)).acquire(waits=False)
+    later.file.verify()
+
+
+def test_of_two_that_have_written_the_same_lease_at_most_one_works(folder: str) -> None:
+    first, second = Contender(folder, lease("run-1")), Contender(folder, lease("run-2"))
+    assert first.acquire()
+    # It had looked before the other's file was there, and stood still until now.
+    second.file._number = 1
+    second.file._write()
+    with pytest.raises(FluxLeaseLostError, match="run-2"):
+        first.file.verify()
+    second.file.verify()
+
+
+def test_a_lease_that_is_renewed_while_it_is_read_holds_nobody_up(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Contender(folder, lease("run-1")), Contender(folder, lease("run-2"))
+    assert first.acquire()
+
+    def list_and_renew(folder: str) -> list[str]:
+        names = line_files.list_names(folder)
+        first.file._lease = lease_module.replace(first.file._lease, alive_at=first.file._lease.alive_at + 0.25)
+        first.file._write()
+        return names
+
+    monkeypatch.setattr(lease_module, "list_names", list_and_renew)
+    assert not second.acquire(within=20)
+    first.file.verify()
 
 
 def test_mapped_task_instances_are_not_the_same(folder: str) -> None:
@@ -180,8 +276,129 @@ def test_a_look_counts_from_when_it_began_since_the_worker_may_have_stood_still_
     assert not holder.file.was_verified_within(5.0)
 
 
-def test_a_torn_lease_file_holds_nobody_up_for_ever(folder: str) -> None:
-    line_files.write_lines(f"{folder}/lease-0000000001.json", ['{"dag_id": "da'])
+@pytest.mark.parametrize("clock", ["_clock", "_monotonic"])
+def test_a_look_is_old_once_one_clock_says_so_since_one_of_them_may_have_stood_still(
+    tmp_path: Path, clock: str
+) -> None:
+    holder = Contender(str(tmp_path), lease())
+    assert holder.acquire()
+    assert holder.file.was_verified_within(5.0)
+    setattr(holder.file, clock, lambda: holder.now + 600.0)
+    assert not holder.file.was_verified_within(5.0)
+    setattr(holder.file, clock, lambda: holder.now - 600.0)
+    assert not holder.file.was_verified_within(5.0)
+
+
+def wait_until(happens: Callable[[], object]) -> None:
+    until = time.monotonic() + 20
+    while not happens():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "HEARTBEAT", 0.02)
+
+
+def signs_of_life(holder: Contender) -> float:
+    written = Lease.from_text(line_files.read_text(holder.file._path(1)))
+    return written.alive_at if written else 0.0
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+def test_the_heartbeat_renews_the_lease_until_it_is_released(folder: str) -> None:
+    holder = Contender(folder, lease())
+    assert holder.acquire()
+    holder.file.start_heartbeat()
+    for _ in range(2):
+        holder.now += 15
+        wait_until(lambda: signs_of_life(holder) == holder.now)
+    holder.file.release()
+    holder.now += 15
+    time.sleep(0.1)
+    assert signs_of_life(holder) == holder.now - 15
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+def test_the_heartbeat_outlives_storage_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = Contender(str(tmp_path), lease())
+    assert holder.acquire()
+    failing = True
+
+    def list_if_it_works(folder: str) -> list[str]:
+        if failing:
+            raise OSError("503 Slow Down")
+        return line_files.list_names(folder)
+
+    monkeypatch.setattr(lease_module, "list_names", list_if_it_works)
+    holder.now += 10
+    holder.file.start_heartbeat()
+    wait_until(lambda: len(holder.log.lines) > 2)
+    assert "503 Slow Down" in holder.log.lines[0]
+    assert not holder.file.was_verified_within(5.0)
+    with pytest.raises(OSError, match="503"):
+        holder.file.verify()
+    failing = False
+    wait_until(lambda: holder.file.was_verified_within(5.0))
+    assert not holder.file.is_lost
+    holder.file.release()
+
+
+@pytest.mark.usefixtures("quick_heartbeat")
+def test_the_heartbeat_of_a_lost_lease_ends_and_leaves_the_new_one_alone(folder: str) -> None:
+    first, second = Contender(folder, lease(try_number=1)), Contender(folder, lease(try_number=2))
+    assert first.acquire()
+    first.file.start_heartbeat()
+    assert second.acquire()
+    thread = first.file._heartbeat
+    assert thread is not None
+    wait_until(lambda: not thread.is_alive())
+    assert first.file.is_lost
+    first.file.release()
+    second.file.verify()
+
+
+def test_a_lease_that_cannot_be_released_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = Contender(str(tmp_path), lease())
+    assert holder.acquire()
+
+    def fail(path: str, lines: Any) -> None:
+        raise OSError("503 Slow Down")
+
+    monkeypatch.setattr(lease_module, "write_lines", fail)
+    holder.file.release()
+    assert "the next batch waits for 120 s" in holder.log.lines[0]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_is_killed_or_stands_still_is_taken_over_and_submits_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: signal.Signals
+) -> None:
+    for name, seconds in {"EXPIRY": 2.0, "OBSERVATION": 1.0, "POLL_INTERVAL": 0.1}.items():
+        monkeypatch.setattr(lease_module, name, seconds)
+    holder = Holder(str(tmp_path))
+    second = LeaseFile(str(tmp_path), lease("run-2"), "manifest.jsonl", Lines())
+    try:
+        until = time.monotonic() + 3
+        assert not second.acquire(waits=True, adopts=False, is_stopped=lambda: time.monotonic() > until)
+        assert holder.verify() == "still held"
+        holder.send(end)
+        assert second.acquire(waits=True, adopts=False, is_stopped=lambda: time.monotonic() > until + 20)
+        if end == signal.SIGSTOP:
+            holder.send(signal.SIGCONT)
+            assert holder.verify().startswith("lost: DAG 'dag', task 'make', run 'run-2', try 1")
+        second.verify()
+    finally:
+        holder.process.kill()
+        holder.process.communicate()
+
+
+@pytest.mark.parametrize(
+    "content", ['{"dag_id": "da', "[]", json.dumps({**json.loads(lease().as_text()), "alive_at": None})]
+)
+def test_a_torn_lease_file_holds_nobody_up_for_ever(folder: str, content: str) -> None:
+    line_files.write_lines(f"{folder}/lease-0000000001.json", [content])
     contender = Contender(folder, lease())
     started = contender.now
     assert contender.acquire(within=EXPIRY + 30)
