@@ -1,8 +1,9 @@
 """Runs of one table that overlap, with kills and pauses at random, and what was paid.
 
 Each round starts two to five batches on one output path, every one a real process, over an emulator and real sockets.
-Some are killed, some stand still for a while. Afterwards one more run goes on to the end, and every row must have been
-paid for once and have its picture. The exit code is 1 if any promise was broken, 0 otherwise.
+Some are killed, some stand still for a while, some fail instead of waiting. Afterwards one more run goes on to the end,
+and every row must have been paid for once and have its picture. The exit code is 1 if any promise was broken, 0
+otherwise.
 
     .venv/bin/python scripts/overlaps.py --rounds 200 --seed 1 --jobs 2
 """
@@ -226,7 +227,10 @@ def _overlap(plan: Round, chance: random.Random, workers: list[Worker], settings
     for number, worker in enumerate(batches):
         is_retry = number > 0 and chance.random() < 0.2
         run_id, try_number = ("run-0", number + 1) if is_retry else (f"run-{number}", 1)
-        worker.begin(f"{run_id}/{try_number}", {**settings, "run_id": run_id, "try_number": try_number})
+        on_overlap = "fail" if chance.random() < 0.2 else "wait"
+        options = {**settings["options"], "on_overlap": on_overlap}
+        about = {"run_id": run_id, "try_number": try_number, "options": options}
+        worker.begin(f"{run_id}/{try_number} ({on_overlap})", {**settings, **about})
         time.sleep(chance.choice([0.0, 0.0, 0.3]))
     acts: list[tuple[float, signal.Signals, Worker]] = []
     for worker in batches:
