@@ -172,7 +172,7 @@ MUTATIONS = (
         "airflow_provider_flux/batch/list_lookups.py",
         r" if not self\._store\.knows_prediction\(prediction\.id\)\]",
         "]",
-        ("tests/batch",),
+        ("tests/batch/test_creates.py",),
     ),
     Mutation(
         "batch: the lease is taken though somebody works",
