@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 
-from airflow_provider_flux.batch.rows import split_rows
+from airflow_provider_flux.batch.rows import is_table
 from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.operators.batch import FluxBatchOperator
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
+from airflow_provider_flux.protocol.catalogue import picture_fields
+from airflow_provider_flux.tasks.results import with_published_inputs
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -92,9 +93,11 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxPredictionOperator):
         self.overwrite_rtif_after_execution = True
         return super().execute(context)
 
-    def _input_of(self, prediction: Prediction) -> dict[str, Any]:
+    def _input_of(self, context: Context, prediction: Prediction) -> dict[str, Any]:
         """Return what the prediction was made of; a task that resumes knows it from the gateway's echo."""
-        return {**prediction.input, **self._whole_input()}
+        known = {**prediction.input, **super()._input_of(context, prediction)}
+        resumes = self._input_read is None
+        return with_published_inputs(context, known) if resumes and picture_fields(self.model) else known
 
 
 class _FluxBatchDecoratedOperator(DecoratedOperator, FluxBatchOperator):
@@ -114,9 +117,9 @@ class _FluxBatchDecoratedOperator(DecoratedOperator, FluxBatchOperator):
     def execute(self, context: Context) -> Any:
         """Call the function, and make pictures of its rows."""
         rows = _call(self, context)
-        if not _are_rows(rows):
+        if not is_table(rows):
             raise _wrong_return(self, rows, "a list of rows, the path of a table, or a part made by split_rows")
-        self.rows = os.fspath(rows) if isinstance(rows, os.PathLike) else rows
+        self.rows = rows
         return super().execute(context)
 
 
@@ -127,12 +130,6 @@ def _call(task: DecoratedOperator, context: Context) -> Any:
         from airflow.utils.operator_helpers import determine_kwargs  # type: ignore[attr-defined]
     known: dict[str, Any] = {**context, **task.op_kwargs}
     return task.python_callable(*task.op_args, **determine_kwargs(task.python_callable, task.op_args, known))
-
-
-def _are_rows(rows: Any) -> bool:
-    if isinstance(rows, Mapping):
-        return rows.keys() == split_rows("", 1)[0].keys()
-    return isinstance(rows, (list, tuple, str, os.PathLike)) or hasattr(rows, "protocol")
 
 
 def _wrong_return(task: DecoratedOperator, returned: Any, wanted: str) -> FluxInputError:

@@ -24,6 +24,9 @@
     ├─ FluxLeaseLostError                another batch has taken over the manifest; nothing more is sent
     ├─ FluxManifestOwnerError   *        the manifest is another task's; nothing was sent
     ├─ FluxLedgerError                   a batch cannot keep its ledger, so it submits nothing more
+    ├─ FluxStorageError                  one of a batch's own files cannot be read or written; also an OSError
+    │  └─ FluxManifestMissingError       there is no such manifest; also a FileNotFoundError
+    ├─ FluxRecordError          *        a line of one of a batch's own files cannot be read; nothing was sent
     ├─ FluxBudgetError          *        a batch has come to the end of its budget, or cannot keep it
     └─ FluxEventError           *        the triggerer sent something that is not an event of this provider
 
@@ -37,10 +40,16 @@ from datetime import datetime, timezone
 from airflow.sdk.exceptions import AirflowException
 
 try:
-    from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
-except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versions warn about them
-    from airflow.exceptions import (  # type: ignore[no-redef]
+    from airflow.sdk.exceptions import (
         AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        TaskDeferralTimeout,
+    )
+except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versions warn about them
+    from airflow.exceptions import (  # type: ignore[no-redef,attr-defined]
+        AirflowFailException,
+        AirflowNotFoundException,
         AirflowSensorTimeout,
         TaskDeferralTimeout,
     )
@@ -49,9 +58,11 @@ from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown
+from airflow_provider_flux.protocol.storable import storable_text
 
 __all__ = [
     "AirflowFailException",
+    "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "TaskDeferralTimeout",
     "FluxError",
@@ -76,6 +87,9 @@ __all__ = [
     "FluxLeaseLostError",
     "FluxManifestOwnerError",
     "FluxLedgerError",
+    "FluxStorageError",
+    "FluxManifestMissingError",
+    "FluxRecordError",
     "FluxBudgetError",
     "FluxEventError",
     "call_error",
@@ -85,7 +99,10 @@ __all__ = [
 
 
 class FluxError(AirflowException):
-    """Base of every error of this provider."""
+    """Base of every error of this provider. Its text can be logged and stored, whatever it quotes."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(storable_text(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class FluxConnectionError(FluxError, AirflowFailException):
@@ -199,6 +216,22 @@ class FluxLedgerError(FluxError):
     """A batch cannot write down what it submits, so it submits nothing more. A retry goes on from there."""
 
 
+class FluxStorageError(FluxError, OSError):
+    """One of a batch's own files cannot be read or written for a reason that may pass: a full disk, no permission, a
+    bucket that is gone. What is paid for is kept as far as it could be written; a retry goes on from there.
+    """
+
+
+class FluxManifestMissingError(FluxStorageError, FileNotFoundError):
+    """There is no such manifest. Its task may not have ended yet."""
+
+
+class FluxRecordError(FluxError, AirflowFailException):
+    """A line of one of a batch's own files cannot be read, and may tell of what was paid for. Nothing was sent; a
+    person has to put the file right.
+    """
+
+
 class FluxBudgetError(FluxError, AirflowFailException):
     """A batch has come to the end of its budget, or cannot keep it because a price is not known."""
 
@@ -217,6 +250,7 @@ _ADVICE = {
     Reason.NOT_FOUND: "Check the id, and that the connection belongs to the account that made the prediction.",
     Reason.WRONG_URL: "Wrong base URL: check the connection's host and path prefix.",
     Reason.CERTIFICATE: "The host's certificate is not trusted; set ca_file in the connection's extra if it is yours.",
+    Reason.SETTING: "Nothing was sent: put the setting right, then try again.",
     Reason.RATE_LIMITED: "Too many requests: run fewer at once, or raise the limit at the gateway.",
     Reason.OUTAGE: "The gateway has trouble; try again later.",
     Reason.NETWORK: "The gateway cannot be reached; check the network and the connection's host.",

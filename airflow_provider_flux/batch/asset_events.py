@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.outputs.events import asset_uri
-from airflow_provider_flux.outputs.lineage import dataset
+from airflow_provider_flux.outputs.lineage import dataset, input_dataset
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
-    from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import RunFacet
 
 TOLD = ("manifest_path", "total", "succeeded", "kept", "failed", "unknown", "removed", "spent_usd")
@@ -37,12 +36,13 @@ def record_batch_event(context: Context, outlets: Iterable[Any], totals: Mapping
 
 
 def batch_lineage(
-    totals: Mapping[str, Any], output_path: str, *, gateway: str
-) -> OperatorLineage[OutputDataset, RunFacet]:
+    totals: Mapping[str, Any], output_path: str, *, input_folders: Iterable[str] = (), gateway: str
+) -> OperatorLineage[Any, RunFacet]:
     """Return what the operator's ``get_openlineage_facets_on_complete`` tells: the manifest and the pictures' folder.
 
     :param totals: what :meth:`airflow_provider_flux.batch.run.BatchRun.run` returned.
     :param output_path: the pictures' folder.
+    :param input_folders: the folders of the pictures that rows were made from.
     :param gateway: the gateway's name.
     """
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -52,4 +52,5 @@ def batch_lineage(
     tag = tags_run.TagsRunFacetFields(key="flux_gateway", value=gateway, source="airflow-provider-flux")
     facets: dict[str, RunFacet] = {"tags": tags_run.TagsRunFacet(tags=[tag])}
     outputs = [dataset(totals["manifest_path"], outputStatistics=statistics), dataset(output_path)]
-    return OperatorLineage(outputs=outputs, run_facets=facets)
+    inputs = [input_dataset(folder) for folder in sorted(input_folders)]
+    return OperatorLineage(inputs=inputs, outputs=outputs, run_facets=facets)

@@ -7,7 +7,9 @@ from enum import Enum
 from airflow_provider_flux.protocol.classify import Reason, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed
 
-CONNECTION_AT_FAULT = frozenset({Reason.KEY, Reason.CREDIT, Reason.FORBIDDEN, Reason.WRONG_URL, Reason.CERTIFICATE})
+CONNECTION_AT_FAULT = frozenset(
+    {Reason.KEY, Reason.CREDIT, Reason.FORBIDDEN, Reason.WRONG_URL, Reason.CERTIFICATE, Reason.SETTING}
+)
 """Reasons that every other row would meet as well."""
 
 

@@ -32,6 +32,10 @@ from airflow_provider_flux.exceptions import FluxLeaseLostError, FluxManifestOwn
 from airflow_provider_flux.protocol.messages import Log
 from airflow_provider_flux.protocol.times import iso
 
+RELEASE_PATIENCE = 10.0
+"""Seconds that a sign of life under way is waited for at the end: a storage that hangs must not hold up a task that has
+made its pictures."""
+
 HEARTBEAT = 15.0
 """Seconds between two signs of life: a write each, and eight of them may fail before the lease expires."""
 
@@ -237,7 +241,14 @@ class LeaseFile:
         """Let the next batch begin at once."""
         self._done.set()
         if self._heartbeat is not None:
-            self._heartbeat.join()
+            self._heartbeat.join(RELEASE_PATIENCE)
+            if self._heartbeat.is_alive():
+                self._log.warning(
+                    "The storage of %s does not respond, so its lease is not released: the next batch waits for %.0f s",
+                    self._manifest_path,
+                    EXPIRY,
+                )
+                return
         if self._number and not self.is_lost:
             self._lease = replace(self._lease, released=True)
             try:

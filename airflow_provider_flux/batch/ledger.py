@@ -7,13 +7,13 @@ segment, so that many rows share one write; when segments have become many, they
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from uuid import uuid4
 
-from airflow_provider_flux.batch.line_files import join, list_names, read_lines, remove, write_lines
+from airflow_provider_flux.batch.line_files import join, list_names, read_records, remove, write_lines
 from airflow_provider_flux.batch.model import Entry
 from airflow_provider_flux.batch.row_store import RowStore
-from airflow_provider_flux.protocol.messages import Log
+from airflow_provider_flux.protocol.messages import JSON, Log
 
 COMMIT_PAUSE = 0.05
 """Seconds between two segments: what many rows wait for together is written together."""
@@ -25,11 +25,44 @@ _ENDING = ".jsonl"
 
 
 def read_ledger(folder: str, store: RowStore) -> list[str]:
-    """Take note of all that a ledger knows, and return the names of the segments that were read."""
+    """Take note of all that a ledger knows, and return the names of the segments that there are.
+
+    :raises FluxRecordError: if a line of it cannot be read.
+    :raises FluxStorageError: if a segment cannot be read.
+    """
+    read: set[str] = set()
+    while unread := _unread(folder, read):
+        for segment in unread:
+            store.put_entries(read_records(segment, Entry.from_stored))
+    return sorted(read)
+
+
+def read_made(folder: str) -> Iterator[dict[str, JSON]]:
+    """Yield the rows with pictures that a ledger knows, as a manifest lists them.
+
+    :raises FluxRecordError: if a line of it cannot be read.
+    :raises FluxStorageError: if a segment cannot be read.
+    """
+    read: set[str] = set()
+    while unread := _unread(folder, read):
+        for segment in unread:
+            entries = read_records(segment, Entry.from_stored)
+            yield from (entry.made for entry in entries if entry.made is not None)
+
+
+def _unread(folder: str, read: set[str]) -> list[str]:
+    """List a ledger, and return the paths of the segments that are to be read yet.
+
+    To be asked until there is none: a holder that stood still, and does not know yet that it has lost the lease, may
+    put one segment in the place of all others meanwhile.
+
+    :param read: the names that were listed before; becomes those that are.
+    """
     names = sorted(name for name in list_names(folder) if name.endswith(_ENDING) and not name.startswith("."))
-    for name in names:
-        store.put_entries(Entry.from_line(line) for line in read_lines(join(folder, name)))
-    return names
+    unread = [join(folder, name) for name in names if name not in read]
+    read.clear()
+    read.update(names)
+    return unread
 
 
 class Ledger:
@@ -51,6 +84,7 @@ class Ledger:
         self._log = log
         self._verify = verify
         self._waiting: list[tuple[Entry, bool, asyncio.Future[None]]] = []
+        self._owed: list[Entry] = []
         self._wake = asyncio.Event()
         self._closing = False
         # Two workers that both take the task for theirs must not overwrite each other's segments.
@@ -62,7 +96,8 @@ class Ledger:
 
         :param is_intent: whether a create follows.
         :raises FluxLeaseLostError: for an intent, if another batch has taken over.
-        :raises Exception: whatever the storage raises. Nobody may rely on the entry then.
+        :raises FluxStorageError: if it could not be written. Nobody may rely on an intent then; anything else goes with
+            the next segment.
         """
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, is_intent, written))
@@ -78,6 +113,12 @@ class Ledger:
                 await self._commit()
             if not self._closing:
                 await asyncio.sleep(COMMIT_PAUSE)
+        if self._owed:
+            owed = ", ".join(f"{entry.key!r}: {entry.prediction_id}" for entry in self._owed)
+            if (error := await self._written([])) is not None:
+                self._log.warning(
+                    "The ledger %s could not take note of predictions (%s): %s", self._folder, owed, error
+                )
 
     def close(self) -> None:
         """Let :meth:`write` end when all is written."""
@@ -98,6 +139,11 @@ class Ledger:
     async def _commit(self) -> None:
         together, self._waiting = self._waiting, []
         error = await self._written([entry for entry, _, _ in together])
+        if error is not None:
+            # What has happened is true whether it could be written or not: it goes with the next segment.
+            facts = [entry for entry, is_intent, _ in together if not is_intent]
+            self._store.put_entries(facts)
+            self._owed += facts
         has_intents = any(is_intent for _, is_intent, _ in together)
         intents_error = await self._verified() if error is None and has_intents else error
         for _, is_intent, written in together:
@@ -112,11 +158,12 @@ class Ledger:
             await self._try_to_compact()
 
     async def _written(self, entries: list[Entry]) -> Exception | None:
-        """Write a segment, and return what went wrong."""
+        """Write a segment with what is owed from before, and return what went wrong."""
         try:
-            await asyncio.to_thread(self._write_segment, [entry.as_line() for entry in entries])
+            await asyncio.to_thread(self._write_segment, [entry.as_line() for entry in [*self._owed, *entries]])
         except Exception as error:  # noqa: BLE001 (handed to everyone who waits for it)
             return error
+        self._owed.clear()
         self._store.put_entries(entries)
         return None
 

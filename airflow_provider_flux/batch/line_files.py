@@ -6,15 +6,20 @@ import inspect
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
+
+from airflow_provider_flux.exceptions import FluxError, FluxRecordError, FluxStorageError
+from airflow_provider_flux.outputs.places import LOCAL
+from airflow_provider_flux.protocol.storable import loads
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-LOCAL = ("", "file", "local")
+Record = TypeVar("Record")
 
 SETTLING = 2.0
 """Seconds after which a file that several have written at once, on a storage that cannot tell, has its last content."""
@@ -23,19 +28,20 @@ SETTLING = 2.0
 def write_lines(path: str, lines: Iterable[str]) -> None:
     """Write a file of lines in one piece: it is there whole or not at all, and replaces what was there.
 
-    :raises OSError: if it cannot be written, or whatever else the storage raises.
+    :raises FluxStorageError: if it cannot be written.
     """
     from airflow.sdk import ObjectStoragePath
 
-    place = ObjectStoragePath(path)
-    if place.protocol in LOCAL:
-        _write_locally(Path(place.path), lines)
-        return
-    with tempfile.TemporaryDirectory(prefix="flux-") as folder:
-        file = Path(folder) / "lines"
-        _write(file, lines)
-        # Not streamed: when a stream breaks, s3fs makes an object of what there is all the same.
-        place.fs.put_file(str(file), place.path)
+    with _using(path, "written"):
+        place = ObjectStoragePath(path)
+        if place.protocol in LOCAL:
+            _write_locally(Path(place.path), lines)
+            return
+        with tempfile.TemporaryDirectory(prefix="flux-") as folder:
+            file = Path(folder) / "lines"
+            _write(file, lines)
+            # Not streamed: when a stream breaks, s3fs makes an object of what there is all the same.
+            place.fs.put_file(str(file), place.path)
 
 
 def create_exclusively(path: str, text: str) -> bool:
@@ -44,71 +50,106 @@ def create_exclusively(path: str, text: str) -> bool:
     Of several that do so at once, exactly one is told so; where the storage cannot create files exclusively, as far as
     a pause can tell them apart (:data:`SETTLING`).
 
-    :raises OSError: if it cannot be written, or whatever else the storage raises.
+    :raises FluxStorageError: if it cannot be written.
     """
     from airflow.sdk import ObjectStoragePath
 
-    place = ObjectStoragePath(path)
-    if place.protocol in LOCAL:
-        return _create_locally(Path(place.path), text)
-    if read_text(path):
-        return False
-    # Twice: a storage that heeds the mode refuses a file that is there. Others, such as some that speak S3, take the
-    # mode and overwrite all the same.
-    if _pipe(place, text) and _pipe(place, text):
-        time.sleep(SETTLING)
+    with _using(path, "written"):
+        place = ObjectStoragePath(path)
+        if place.protocol in LOCAL:
+            return _create_locally(Path(place.path), text)
+        if read_text(path):
+            return False
+        # Twice: a storage that heeds the mode refuses a file that is there. Others, such as some that speak S3, take
+        # the mode and overwrite all the same.
+        if _pipe(place, text) and _pipe(place, text):
+            time.sleep(SETTLING)
     # Of the first, too, only the answer may have been lost, and its repetition refused.
     return read_text(path) == text
 
 
 def read_text(path: str) -> str:
-    """Return what is in a small file; nothing if there is no such file."""
+    """Return what is in a small file; nothing if there is no such file.
+
+    :raises FluxStorageError: if it cannot be read.
+    """
     from airflow.sdk import ObjectStoragePath
 
-    place = ObjectStoragePath(path)
     try:
-        # Not opened: s3fs would ask for the version that it remembers from a listing, and fail if there is a new one.
-        content: bytes = place.fs.cat_file(place.path)
-    except FileNotFoundError:
+        with _using(path, "read"):
+            place = ObjectStoragePath(path)
+            # Not opened: s3fs would ask for the version that it remembers from a listing, and fail if there is a new
+            # one.
+            content: bytes = place.fs.cat_file(place.path)
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     return content.decode("utf-8", "replace").strip()
 
 
 def read_lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a file; none if there is no such file."""
-    from airflow.sdk import ObjectStoragePath
+    """Yield the lines of a file; none if there is no such file.
 
-    try:
-        with ObjectStoragePath(path).open("rb") as file:
-            for line in file:
-                if line.strip():
-                    yield line
-    except FileNotFoundError:
-        return
+    :raises FluxStorageError: if it cannot be read.
+    """
+    for _, line in _numbered_lines(path):
+        yield line
+
+
+def read_records(path: str, build: Callable[[Any], Record] = lambda read: read) -> Iterator[Record]:
+    """Yield what the lines of a file hold, each a JSON object; nothing if there is no such file.
+
+    :param build: makes a record of what a line holds.
+    :raises FluxRecordError: if a line holds none. A file is written whole, so that no crash of ours tears it.
+    :raises FluxStorageError: if it cannot be read.
+    """
+    for number, line in _numbered_lines(path):
+        try:
+            read = loads(line)
+            if not isinstance(read, dict):
+                raise TypeError("it is no JSON object")  # noqa: TRY301
+            record = build(read)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            shown = line[:80].decode("utf-8", "replace").strip()
+            raise FluxRecordError(
+                f"Line {number} of {path} cannot be read ({type(error).__name__}: {error}). It begins with {shown!r}. "
+                "A disk that was full, or another program, may have spoilt it; all other lines are left as they are. "
+                "Nothing was sent, since the row that the line tells of may be paid for already. Restore the file, or "
+                "delete that line: its row is then made, and paid for, again. A file that is not this task's own: "
+                "move it, or give the task another manifest_path."
+            ) from error
+        yield record
 
 
 def list_names(folder: str) -> list[str]:
-    """Return the names of what is in a folder, from one listing; none if there is no such folder."""
+    """Return the names of what is in a folder, from one listing; none if there is no such folder.
+
+    :raises FluxStorageError: if it cannot be listed.
+    """
     from airflow.sdk import ObjectStoragePath
 
-    place = ObjectStoragePath(folder)
-    # A listing that s3fs remembers from earlier would hide what has been added or deleted since.
-    place.fs.invalidate_cache(place.path)
     try:
-        listed = place.fs.ls(place.path, detail=False)
+        with _using(folder, "listed"):
+            place = ObjectStoragePath(folder)
+            # A listing that s3fs remembers from earlier would hide what has been added or deleted since.
+            place.fs.invalidate_cache(place.path)
+            listed = place.fs.ls(place.path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [str(path).rstrip("/").rpartition("/")[2] for path in listed]
 
 
 def remove(paths: Iterable[str]) -> None:
-    """Delete files, should they still be there."""
+    """Delete files, should they still be there.
+
+    :raises FluxStorageError: if one cannot be deleted.
+    """
     from airflow.sdk import ObjectStoragePath
 
     for path in paths:
-        place = ObjectStoragePath(path)
         try:
-            place.fs.rm_file(place.path)
+            with _using(path, "deleted"):
+                place = ObjectStoragePath(path)
+                place.fs.rm_file(place.path)
         except FileNotFoundError:
             continue
 
@@ -116,6 +157,35 @@ def remove(paths: Iterable[str]) -> None:
 def join(folder: str, name: str) -> str:
     """Return the path of what is in a folder."""
     return f"{folder.rstrip('/')}/{name}"
+
+
+@contextmanager
+def _using(path: str, done: str) -> Iterator[None]:
+    """Make an error of the package's own of what a storage raises, unless there is no such file to be used."""
+    try:
+        yield
+    except FluxError:
+        raise
+    except Exception as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)) and done != "written":
+            raise
+        raise FluxStorageError(
+            f"{path} could not be {done}: {type(error).__name__}: {error}. What is paid for is in the ledger beside "
+            "the manifest, as far as that could be written. Put the storage right (space, permission, bucket, path) "
+            "and run the task again: it goes on from there."
+        ) from error
+
+
+def _numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    from airflow.sdk import ObjectStoragePath
+
+    try:
+        with _using(path, "read"), ObjectStoragePath(path).open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
 def _write_locally(place: Path, lines: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.protocol import lookup
 from airflow_provider_flux.protocol.classify import Verdict
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation
-from airflow_provider_flux.protocol.lookup import OutcomeUnknown, candidates_of, listed_since, match
+from airflow_provider_flux.protocol.lookup import OutcomeUnknown, candidates_of, doubtful_of, listed_since, match
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.submission import LookUp
 
@@ -35,7 +35,7 @@ class _Asking:
     def sent_at(self) -> float:
         return self.effect.record.sent_at
 
-    def give_up(self, candidates: list[Prediction], failed: CallFailed | None = None) -> None:
+    def give_up(self, candidates: Sequence[Prediction], failed: CallFailed | None = None) -> None:
         failure = self.effect.failure if failed is None else failed.failure
         ids = [prediction.id for prediction in candidates]
         self.tell(OutcomeUnknown(failure, self.sent_at, candidates=ids))
@@ -115,10 +115,10 @@ class ListLookups:
                 if failed.verdict is Verdict.REFUSED or self._is_late(one):
                     one.give_up([], failed)
             return
-        alike: dict[str, list[_Asking]] = defaultdict(list)
+        alike: dict[tuple[str, str], list[_Asking]] = defaultdict(list)
         for one in asking:
-            alike[one.row.fingerprint].append(one)
-        for fingerprint, group in alike.items():
+            alike[one.row.fingerprint, one.effect.record.sent_as].append(one)
+        for (fingerprint, _), group in alike.items():
             # Another row with the same input may be about to get the prediction that is listed.
             if not self._being_created[fingerprint]:
                 self._answer(group, listed, asked_at)
@@ -129,15 +129,22 @@ class ListLookups:
     def _answer(self, group: list[_Asking], listed: list[Prediction], asked_at: float) -> None:
         group.sort(key=lambda asking: asking.sent_at)
         first = group[0]
-        found = candidates_of(listed, first.row.model, first.row.input, sent_at=first.sent_at)
+        model, asked = first.row.model, first.row.input
+        found = candidates_of(listed, model, asked, sent_at=first.sent_at, sent_as=first.effect.record.sent_as)
         candidates = [prediction for prediction in found if not self._store.knows_prediction(prediction.id)]
         # Rows that have not asked yet may have made some of them.
         others = self._store.unsettled(first.row.fingerprint) - len(group)
         if len(group) < len(candidates) <= len(group) + others:
             candidates = candidates[: len(group)]
-        told = match([asking.sent_at for asking in group], candidates, asked_at=asked_at)
+        files_url = self._conversation.gateway.files_url
+        doubtful = [
+            prediction
+            for prediction in doubtful_of(listed, model, asked, sent_at=first.sent_at, files_url=files_url)
+            if not self._store.knows_prediction(prediction.id)
+        ]
+        told = match([asking.sent_at for asking in group], candidates, asked_at=asked_at, doubtful=doubtful)
         for asking in group if told.candidates else ():
-            asking.give_up(candidates)
+            asking.give_up(told.candidates)
         for asking, prediction in zip(group, told.made, strict=False):
             asking.tell(prediction)
         for asking in group[len(group) - told.not_made :] if told.not_made else ():

@@ -6,21 +6,30 @@ Every line has the same columns, each of one type wherever it is not null, so th
 from __future__ import annotations
 
 import heapq
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_flux.batch.line_files import join, list_names, read_lines, write_lines
+from airflow_provider_flux.batch.line_files import join, list_names, read_records, write_lines
 from airflow_provider_flux.batch.model import PlannedRow, RowStatus
+from airflow_provider_flux.batch.own_files import PARTS, history_path
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import part_suffix
+from airflow_provider_flux.exceptions import FluxManifestMissingError
 from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import StoredPicture
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
+from airflow_provider_flux.protocol.storable import dumps
+from airflow_provider_flux.tasks.arguments import path_argument
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from airflow.sdk import ObjectStoragePath
 
 COLUMNS: Mapping[str, JSON] = {
     "row": 0,
@@ -66,7 +75,7 @@ def line(row: PlannedRow, status: RowStatus, outcome: Mapping[str, JSON] | None)
         **COLUMNS,
         "model": row.model,
         "prompt": prompt if isinstance(prompt, str) else None,
-        "input": json.dumps(shown, ensure_ascii=False, separators=(",", ":")),
+        "input": dumps(shown, separators=(",", ":")),
         "seed": seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         "fingerprint": row.fingerprint,
         "attempts": row.entry.attempts if row.entry is not None else 0,
@@ -111,48 +120,77 @@ def success(
 def write_manifest(path: str, store: RowStore) -> dict[str, Any]:
     """Write the manifest of a batch in one piece, rows in the table's order, and return its totals."""
     tally = Tally()
-    write_lines(path, (json.dumps(tally.add(line(*result)), ensure_ascii=False) for result in store.results()))
+    write_lines(path, (dumps(tally.add(line(*result))) for result in store.results()))
     return tally.totals()
 
 
-def read_manifest(path: str) -> Iterator[dict[str, JSON]]:
-    """Yield a manifest's lines; none if there is no manifest."""
-    for read in read_lines(path):
-        yield json.loads(read)
+def read_manifest(path: str | PathLike[str] | ObjectStoragePath) -> Iterator[dict[str, JSON]]:
+    """Yield a manifest's lines; none if there is no manifest.
+
+    :raises FluxRecordError: if a line is none of a manifest's.
+    :raises FluxStorageError: if it cannot be read.
+    """
+    return read_records(path_argument("path", path), _listed)
 
 
 def read_former(manifest_path: str, suffix: str, store: RowStore) -> None:
     """Take note of the pictures that older manifests list: the whole table's, and those of all its parts.
 
-    A row that was in another part of the table before is not paid for again.
+    A row that was in another part of the table before is not paid for again. This task's own manifest comes last: of
+    two that list a row, the later one counts.
 
     :param suffix: of the manifest that will be replaced.
     """
     folder, _, name = manifest_path.rpartition("/")
     own = f"{name}{suffix}"
-    for found in list_names(folder):
-        if found in (name, own) or re.fullmatch(rf"{re.escape(name)}\.part-\d+-of-\d+", found):
-            has_pictures = (listed for listed in read_manifest(join(folder, found)) if _has_pictures(listed))
-            store.put_former(has_pictures, is_own=found == own)
+    manifests = [found for found in list_names(folder) if re.fullmatch(re.escape(name) + PARTS, found)]
+    for found in sorted(manifests, key=lambda found: (found == own, found)):
+        has_pictures = (listed for listed in read_manifest(join(folder, found)) if _has_pictures(listed))
+        store.put_former(has_pictures, is_listed=found == own)
 
 
-def merge_manifests(manifest_path: str, parts: int) -> dict[str, Any]:
+def read_history(path: str) -> Iterator[dict[str, JSON]]:
+    """Yield rows that have pictures and are not in a manifest any more; none if there is no such file.
+
+    :raises FluxRecordError: if a line tells of none.
+    :raises FluxStorageError: if it cannot be read.
+    """
+    return read_records(path, _made)
+
+
+def merge_manifests(manifest_path: str | PathLike[str] | ObjectStoragePath, parts: int) -> dict[str, Any]:
     """Make one manifest of those of a table's parts, in the table's order. For a plain task after the mapped ones.
 
     :param manifest_path: as the operators got it; the parts' manifests are beside it.
     :param parts: how many parts there are.
     :return: ``manifest_path`` and the totals of all rows.
-    :raises FileNotFoundError: if a part has no manifest.
+    :raises FluxManifestMissingError: if a part has no manifest.
+    :raises FluxRecordError: if a line of one cannot be read.
+    :raises FluxStorageError: if one cannot be read, or the whole one cannot be written.
     """
+    manifest_path = path_argument("manifest_path", manifest_path)
     folder, _, name = manifest_path.rpartition("/")
     names = [f"{name}{part_suffix(part, parts)}" for part in range(parts)]
     missing = sorted(set(names) - set(list_names(folder)))
     if missing:
-        raise FileNotFoundError(f"There is no manifest {join(folder, missing[0])}; has its task ended?")
+        raise FluxManifestMissingError(
+            f"There is no manifest {join(folder, missing[0])}. Has its task ended? Nothing was written."
+        )
+    _remember_unlisted(manifest_path, [join(folder, part) for part in names])
     tally = Tally()
     merged = heapq.merge(*(read_manifest(join(folder, part)) for part in names), key=lambda listed: int(listed["row"]))
-    write_lines(manifest_path, (json.dumps(tally.add(listed), ensure_ascii=False) for listed in merged))
+    write_lines(manifest_path, (dumps(tally.add(listed)) for listed in merged))
     return {**tally.totals(), "manifest_path": manifest_path}
+
+
+def _remember_unlisted(manifest_path: str, parts: Iterable[str]) -> None:
+    """Add to the history what a manifest lists and the one that is made of its parts will not."""
+    listed = {(line["key"], line["fingerprint"]) for part in parts for line in read_manifest(part)}
+    history = history_path(manifest_path)
+    made = chain(read_history(history), filter(_has_pictures, read_manifest(manifest_path)))
+    unlisted = [line for line in made if (line["key"], line["fingerprint"]) not in listed]
+    if unlisted:
+        write_lines(history, map(dumps, unlisted))
 
 
 class Tally:
@@ -182,8 +220,25 @@ class Tally:
         }
 
 
+def _listed(read: dict[str, JSON]) -> dict[str, JSON]:
+    if missing := sorted({"row", "key", "status", "paths", "fingerprint"} - set(read)):
+        raise ValueError(f"it is no line of a manifest: it has no {', '.join(missing)}")
+    if not isinstance(read["row"], int):
+        raise TypeError("it is no line of a manifest: its row is no number")
+    return {**COLUMNS, **_made(read)}
+
+
+def _made(read: dict[str, JSON]) -> dict[str, JSON]:
+    if missing := sorted({"key", "paths", "fingerprint"} - set(read)):
+        raise ValueError(f"it is no line of a history: it has no {', '.join(missing)}")
+    texts = (read["key"], read["fingerprint"], *(read["paths"] if isinstance(read["paths"], list) else [None]))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("it is no line of a history: its key, fingerprint and paths are no texts")
+    return read
+
+
 def _has_pictures(listed: Mapping[str, JSON]) -> bool:
-    return RowStatus(listed["status"]).has_pictures and bool(listed["paths"])
+    return listed["status"] in (RowStatus.SUCCEEDED.value, RowStatus.KEPT.value) and bool(listed["paths"])
 
 
 def _harmless(model: str, input: Mapping[str, JSON]) -> dict[str, JSON]:

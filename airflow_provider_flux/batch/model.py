@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from airflow_provider_flux.outputs.naming import safe_part
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.storable import dumps, loads
 
 
 class RowStatus(str, Enum):
@@ -45,6 +47,7 @@ class Entry:
     :param attempts: how many creates the run has sent for the row.
     :param committed_usd: what they cost: estimates at first, corrected once a prediction has ended.
     :param outcome: how it ended, as the manifest says it; None while it has not.
+    :param sent_as: what was sent in the place of its pictures, as a submission's record has it.
     """
 
     key: str
@@ -59,16 +62,38 @@ class Entry:
     attempts: int = 0
     committed_usd: float = 0.0
     outcome: dict[str, JSON] | None = None
+    sent_as: str = ""
+
+    @property
+    def made(self) -> dict[str, JSON] | None:
+        """What a manifest says of the row, if it has pictures."""
+        if self.outcome is None or self.outcome["status"] != RowStatus.SUCCEEDED.value:
+            return None
+        return {**self.outcome, "key": self.key, "fingerprint": self.fingerprint}
 
     def as_line(self) -> str:
         """Return it as one line of JSON."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__}, separators=(",", ":"))
+        return dumps({name: getattr(self, name) for name in self.__slots__}, separators=(",", ":"))
 
     @classmethod
     def from_line(cls, line: str | bytes) -> Entry:
-        """Read one line of JSON. Fields that a later version has added are left out."""
-        read = json.loads(line)
-        return cls(**{name: read[name] for name in cls.__slots__ if name in read})
+        """Read one line of JSON."""
+        return cls.from_stored(loads(line))
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, JSON]) -> Entry:
+        """Read what a line holds. Fields that a later version has added are left out.
+
+        :raises TypeError: if a field is missing, or is no entry's.
+        """
+        entry = cls(**{name: stored[name] for name in cls.__slots__ if name in stored})
+        if not (isinstance(entry.key, str) and isinstance(entry.revision, int) and isinstance(entry.fingerprint, str)):
+            raise TypeError("it is no entry of a ledger")
+        if not isinstance(entry.prediction_id, (str, type(None))) or not isinstance(entry.outcome, (dict, type(None))):
+            raise TypeError("it is no entry of a ledger")
+        if entry.outcome is not None and "status" not in entry.outcome:
+            raise TypeError("its outcome has no status")
+        return entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,3 +113,11 @@ class PlannedRow:
     fingerprint: str
     estimate: float | None = None
     entry: Entry | None = field(default=None, compare=False)
+
+    @property
+    def picture_stem(self) -> str:
+        """How the names of its pictures begin.
+
+        What is submitted is part of it: pictures of a changed prompt never take the place of those that were there.
+        """
+        return f"{safe_part(self.key)}-{self.fingerprint[:10]}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
+from airflow_provider_flux.batch.input_room import InputRoom
 from airflow_provider_flux.batch.lease import LeaseFile
 from airflow_provider_flux.batch.ledger import Ledger
 from airflow_provider_flux.batch.list_lookups import ListLookups
@@ -19,9 +22,11 @@ from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.client import aio
 from airflow_provider_flux.exceptions import FluxBudgetError
 from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.inputs.transfer import InputTransfer
 from airflow_provider_flux.outputs.fetching import FetchRules
 from airflow_provider_flux.protocol.flows import Conversation, Flow
-from airflow_provider_flux.protocol.messages import Log
+from airflow_provider_flux.protocol.messages import JSON, Log
+from airflow_provider_flux.protocol.picture_inputs import pictures_of
 from airflow_provider_flux.protocol.submission import NotSubmitted
 
 T = TypeVar("T")
@@ -48,6 +53,7 @@ class BatchOptions:
     validate_input: bool
     cancel_on_kill: bool
     write_sidecars: bool
+    input_transfer: InputTransfer = "auto"
 
 
 class Resources:
@@ -80,14 +86,28 @@ class Resources:
         self.workers = options.max_in_flight + STORES_AT_ONCE
         self.places = asyncio.Semaphore(options.max_in_flight)
         self.creates = asyncio.Semaphore(CREATES_AT_ONCE)
+        self.input_room = InputRoom()
         self.being_created: Counter[str] = Counter()
-        self.picture_threads = PictureThreads(FetchRules(allow_private=self.access.allow_private_outputs))
+        self.picture_threads = PictureThreads(
+            FetchRules(allow_private=self.access.allow_private_outputs, ca_file=self.access.ca_file)
+        )
         self.lookups = ListLookups(self.conversation, self.run, store, self.being_created)
         self._committed_usd = store.committed_usd(policy.identity.run)
 
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow over the shared session."""
         return await aio.run(flow, self.access)
+
+    async def input_to_send(
+        self, input: Mapping[str, JSON], held: AsyncExitStack, *, deadline: float
+    ) -> Mapping[str, JSON]:
+        """Return a row's input with something that the gateway can read in the place of each picture.
+
+        :param held: keeps the room that the pictures take, until they are sent.
+        """
+        await held.enter_async_context(self.input_room.take(sum(picture["bytes"] for _, picture in pictures_of(input))))
+        transfer, log = self.options.input_transfer, self.conversation.log
+        return await asyncio.to_thread(self.hook.input_to_send, input, transfer, deadline=deadline, log=log)
 
     def commit(self, usd: float) -> None:
         """Take note of money that is spent, or not spent after all."""

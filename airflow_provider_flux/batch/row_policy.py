@@ -79,6 +79,7 @@ class BatchPolicy:
             prediction_id=entry.prediction_id,
             # A new run is no person who takes the risk of paying twice.
             told=entry.told and is_own,
+            sent_as=entry.sent_as,
         )
 
     def is_unsettled(self, row: PlannedRow) -> bool:

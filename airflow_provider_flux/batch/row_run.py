@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -29,7 +31,6 @@ from airflow_provider_flux.exceptions import (
     FluxSubmissionUnknownError,
     call_error,
 )
-from airflow_provider_flux.outputs.naming import safe_part
 from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import PictureStore, StoredPicture
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, KILL_PATIENCE, NotInTime, cancel, give_up
@@ -37,7 +38,7 @@ from airflow_provider_flux.protocol.flows import CallFailed, DeadlinePassed, Sen
 from airflow_provider_flux.protocol.messages import JSON, Request
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.resume import SubmissionRecord, can_be_handed_on, was_canceled_under
-from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Save, Submission
+from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Prepare, Save, Submission
 from airflow_provider_flux.protocol.times import expires_at
 from airflow_provider_flux.tasks.results import check_outputs, cost_of, ending_error
 from airflow_provider_flux.telemetry import note_end, note_seen, waiting_for
@@ -106,10 +107,13 @@ class RowRun:
 
     async def _attach_or_submit(self, record: SubmissionRecord | None, seen: Prediction | None) -> Prediction:
         submission = self._submission()
+        held = AsyncExitStack()
 
-        async def carry_out(effect: Send | Save | LookUp) -> Prediction | None:
+        async def carry_out(effect: Send | Prepare | Save | LookUp) -> Prediction | Mapping[str, JSON] | None:
             if isinstance(effect, Send):
                 await self._check_going_on()
+            elif isinstance(effect, Prepare):
+                return await self._resources.input_to_send(effect.input, held, deadline=submission.deadline)
             elif isinstance(effect, Save):
                 await self._save(effect)
             else:
@@ -118,7 +122,9 @@ class RowRun:
             return None
 
         try:
-            return await aio.run(submission.attach_or_submit(record, seen), self._resources.access, carry_out=carry_out)
+            async with held:
+                flow = submission.attach_or_submit(record, seen)
+                return await aio.run(flow, self._resources.access, carry_out=carry_out)
         except NotSubmitted as nothing:
             if self._resources.control.is_stopped:
                 raise NotStartedError from None
@@ -131,9 +137,9 @@ class RowRun:
     def _submission(self) -> Submission:
         resources, row = self._resources, self._row
 
-        def request() -> Request:
+        def request(sent: Mapping[str, JSON]) -> Request:
             cancel_after = resources.options.timeout + CANCEL_AFTER_MARGIN
-            return resources.access.gateway.create(row.model, row.input, cancel_after=cancel_after)
+            return resources.access.gateway.create(row.model, sent, cancel_after=cancel_after)
 
         return Submission(
             conversation=resources.conversation,
@@ -199,6 +205,7 @@ class RowRun:
             try_number=record.try_number,
             fingerprint=record.fingerprint,
             sent_at=record.sent_at,
+            sent_as=record.sent_as,
             prediction_id=None,
             told=False,
             attempts=own.attempts + 1,
@@ -215,6 +222,8 @@ class RowRun:
             raise NotSubmitted("the lease is lost") from lost
         except Exception as error:
             resources.commit(-estimate)
+            # It may be there all the same, if only the storage's response was lost.
+            await self._write(replace(intent, sent_at=0.0, attempts=own.attempts, committed_usd=own.committed_usd))
             resources.control.stop(
                 FluxLedgerError(
                     f"The ledger could not be written ({type(error).__name__}: {error}), so nothing more is submitted, "
@@ -326,11 +335,14 @@ class RowRun:
         if resources.options.write_sidecars:
             gateway = resources.access.gateway.preset.name
             facts = describe(prediction, gateway=gateway, model=row.model, input=row.input)
+        now, deadline = time.time(), self._own().sent_at + resources.options.timeout
+        patience = min(STORE_PATIENCE, deadline - now if deadline > now else ATTACH_PATIENCE)
         return store.store(
             prediction.outputs,
-            picture_stem(resources.options.output_path, row),
+            join(resources.options.output_path, row.picture_stem),
             prediction_id=prediction.id,
-            expires_at=min(expires_at(prediction) or math.inf, time.time() + STORE_PATIENCE),
+            expires_at=min(expires_at(prediction) or math.inf, now + patience),
+            give_up_at=now + patience,
             sidecar=facts,
         )
 
@@ -385,11 +397,3 @@ class RowRun:
             "attempts": entry.attempts,
             "error": str(error),
         }
-
-
-def picture_stem(output_path: str, row: PlannedRow) -> str:
-    """Return the beginning of the paths of a row's pictures.
-
-    What is submitted is part of it: pictures of a changed prompt never take the place of those that were there.
-    """
-    return join(output_path, f"{safe_part(row.key)}-{row.fingerprint[:10]}")

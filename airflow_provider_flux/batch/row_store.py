@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
+from airflow_provider_flux.exceptions import FluxStorageError
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.storable import dumps
 
 CHUNK = 200
 """Rows that are read at once."""
@@ -20,7 +23,7 @@ class RowStore:
 
     def __init__(self) -> None:
         # No name: SQLite spills to a file that it has unlinked already, so that a killed worker leaves nothing behind.
-        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None, factory=_Database)
         self._database.executescript(_SCHEMA)
 
     def __enter__(self) -> RowStore:
@@ -49,7 +52,7 @@ class RowStore:
                 row.fingerprint,
                 row.estimate,
                 status.value,
-                None if outcome is None else json.dumps(outcome),
+                None if outcome is None else dumps(outcome),
             ),
         )
 
@@ -57,7 +60,7 @@ class RowStore:
         """Say how a row stands now."""
         self._database.execute(
             "UPDATE rows SET status = ?, outcome = ? WHERE position = ?",
-            (status.value, None if outcome is None else json.dumps(outcome), row.position),
+            (status.value, None if outcome is None else dumps(outcome), row.position),
         )
 
     def change_all(self, before: RowStatus, after: RowStatus) -> int:
@@ -172,24 +175,50 @@ class RowStore:
         known = self._database.execute("SELECT 1 FROM entries WHERE prediction_id = ?", (prediction_id,))
         return known.fetchone() is not None
 
-    def put_former(self, listed: Iterable[dict[str, JSON]], *, is_own: bool) -> None:
-        """Take note of an older manifest's rows that have pictures.
+    def put_former(
+        self, listed: Iterable[Mapping[str, JSON]], *, is_own: bool = False, is_listed: bool = False
+    ) -> None:
+        """Take note of rows that have pictures.
 
-        :param is_own: whether it is the manifest that this task will replace.
+        :param is_own: whether this task has made them, and no other part of the table.
+        :param is_listed: whether the manifest that this task will replace has them, or its ledger: both are there until
+            the next manifest is.
         """
         self._database.execute("BEGIN")
         self._database.executemany(
-            "INSERT OR REPLACE INTO former VALUES (?, ?, ?, ?)",
-            ((outcome["key"], outcome["fingerprint"], is_own, json.dumps(outcome)) for outcome in listed),
+            _PUT_FORMER,
+            ((outcome["key"], outcome["fingerprint"], is_own, is_listed, dumps(outcome)) for outcome in listed),
         )
         self._database.execute("COMMIT")
 
-    def former(self, key: str, fingerprint: str) -> dict[str, JSON] | None:
-        """Return how a row stands in an older manifest, if it was submitted just like that."""
-        found = self._database.execute(
-            "SELECT outcome FROM former WHERE key = ? AND fingerprint = ?", (key, fingerprint)
-        ).fetchone()
-        return None if found is None else dict(json.loads(found[0]))
+    def former_fingerprints(self, key: str) -> set[str]:
+        """Return of what a row was made before."""
+        return {found for (found,) in self._database.execute("SELECT fingerprint FROM former WHERE key = ?", (key,))}
+
+    def former(self, key: str, fingerprint: str) -> dict[str, JSON]:
+        """Return how a row was made before; it must have been."""
+        select = "SELECT outcome FROM former WHERE key = ? AND fingerprint = ?"
+        (outcome,) = self._database.execute(select, (key, fingerprint)).fetchone()
+        return dict(json.loads(outcome))
+
+    def unlisted(self) -> Iterator[dict[str, JSON]]:
+        """Yield what this task has made of rows that its next manifest will not list as they were made then.
+
+        To be read once all rows are planned. Whatever the manifest does list is in it before and after.
+        """
+        key, fingerprint = "", ""
+        while True:
+            found = self._database.execute(_SELECT_UNLISTED, (key, fingerprint, CHUNK)).fetchall()
+            for _, _, outcome in found:
+                yield dict(json.loads(outcome))
+            if len(found) < CHUNK:
+                return
+            key, fingerprint = found[-1][:2]
+
+    def put_entries_as_former(self) -> None:
+        """Take note of the rows with pictures that the ledger knows: later entries of a key would hide them."""
+        made = (Entry.from_line(line).made for line in self.entries())
+        self.put_former((outcome for outcome in made if outcome is not None), is_own=True, is_listed=True)
 
     def picture_folders(self) -> list[str]:
         """Return the folders of all pictures that older manifests and ledgers list."""
@@ -203,7 +232,7 @@ class RowStore:
 
     def removed(self, limit: int) -> tuple[int, list[str]]:
         """Return how many rows of the older manifest are not in the table any more, and some of their keys."""
-        query = "FROM (SELECT DISTINCT key FROM former WHERE is_own AND key NOT IN (SELECT key FROM keys))"
+        query = "FROM (SELECT DISTINCT key FROM former WHERE is_listed AND key NOT IN (SELECT key FROM keys))"
         (count,) = self._database.execute(f"SELECT COUNT(*) {query}").fetchone()
         some = self._database.execute(f"SELECT key {query} ORDER BY key LIMIT ?", (limit,)).fetchall()
         return int(count), [key for (key,) in some]
@@ -214,10 +243,42 @@ class RowStore:
         self._database.executemany("INSERT OR IGNORE INTO files VALUES (?)", ((path,) for path in paths))
         self._database.execute("COMMIT")
 
+    def is_gone(self, paths: Sequence[str]) -> bool:
+        """Tell whether a file is missing from a folder that has others.
+
+        A folder without any may be a disk that is not mounted today.
+        """
+        select = "SELECT 1 FROM files WHERE path > ? || '/' AND path < ? || '0' LIMIT 1"
+        folders = {path.rpartition("/")[0] for path in paths}
+        seen = all(self._database.execute(select, (folder, folder)).fetchone() for folder in folders)
+        return seen and not self.all_exist(paths)
+
     def all_exist(self, paths: Sequence[str]) -> bool:
         """Tell whether all of some files exist; there must be one at least."""
         select = "SELECT 1 FROM files WHERE path = ?"
         return bool(paths) and all(self._database.execute(select, (path,)).fetchone() for path in paths)
+
+
+class _Database(sqlite3.Connection):
+    def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        with _own_errors():
+            return super().execute(statement, parameters)
+
+    def executemany(self, statement: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        with _own_errors():
+            return super().executemany(statement, parameters)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise FluxStorageError(
+            f"The rows of the batch do not fit into this worker's temporary folder, or it cannot be used: {error}. "
+            "What is paid for is in the ledger, and a retry goes on from there. Make room, or set SQLITE_TMPDIR to a "
+            "folder on a larger disk."
+        ) from error
 
 
 def _row(fields: tuple[Any, ...]) -> PlannedRow:
@@ -243,13 +304,14 @@ CREATE TABLE rows (
   status TEXT, outcome TEXT
 );
 CREATE INDEX rows_status ON rows (status, position);
+CREATE INDEX rows_key ON rows (key);
 CREATE TABLE entries (
   key TEXT PRIMARY KEY, revision INTEGER, prediction_id TEXT, run TEXT, committed_usd REAL, has_ended INTEGER,
   entry TEXT
 ) WITHOUT ROWID;
 CREATE INDEX entries_prediction ON entries (prediction_id);
 CREATE TABLE former (
-  key TEXT, fingerprint TEXT, is_own INTEGER, outcome TEXT, PRIMARY KEY (key, fingerprint)
+  key TEXT, fingerprint TEXT, is_own INTEGER, is_listed INTEGER, outcome TEXT, PRIMARY KEY (key, fingerprint)
 ) WITHOUT ROWID;
 CREATE TABLE files (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
@@ -258,6 +320,22 @@ _SELECT_ROWS = """
 SELECT rows.position, rows.key, rows.model, rows.input, rows.fingerprint, rows.estimate, entries.entry,
   rows.status, rows.outcome
 FROM rows LEFT JOIN entries USING (key)
+"""
+
+_PUT_FORMER = """
+INSERT INTO former VALUES (?, ?, ?, ?, ?) ON CONFLICT (key, fingerprint) DO UPDATE SET
+  is_own = MAX(is_own, excluded.is_own), is_listed = MAX(is_listed, excluded.is_listed), outcome = excluded.outcome
+"""
+
+_SELECT_UNLISTED = """
+SELECT key, fingerprint, outcome FROM former
+WHERE (is_own OR is_listed) AND (key, fingerprint) > (?, ?) AND NOT (
+  is_listed AND EXISTS (
+    SELECT 1 FROM rows WHERE rows.key = former.key AND rows.fingerprint = former.fingerprint
+    AND rows.status IN ('succeeded', 'kept')
+  )
+)
+ORDER BY key, fingerprint LIMIT ?
 """
 
 # Of two workers that take the same task for theirs, the one that knows a prediction is right.

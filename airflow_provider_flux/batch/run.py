@@ -5,14 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from airflow_provider_flux.batch.engine import Engine
 from airflow_provider_flux.batch.lease import Lease, LeaseFile
-from airflow_provider_flux.batch.ledger import Ledger, read_ledger
-from airflow_provider_flux.batch.line_files import join, list_names
-from airflow_provider_flux.batch.manifest import read_former, write_manifest
+from airflow_provider_flux.batch.ledger import Ledger, read_ledger, read_made
+from airflow_provider_flux.batch.line_files import join, list_names, write_lines
+from airflow_provider_flux.batch.manifest import read_former, read_history, write_manifest
 from airflow_provider_flux.batch.model import RowStatus
+from airflow_provider_flux.batch.own_files import (
+    HISTORY,
+    LEDGER,
+    check_manifest_path,
+    check_table_path,
+    history_path,
+    ledger_folder,
+)
 from airflow_provider_flux.batch.planning import SHOWN, Planner
 from airflow_provider_flux.batch.progress import PROGRESS_KEY, Progress
 from airflow_provider_flux.batch.rendering import RowRenderer
@@ -21,15 +30,13 @@ from airflow_provider_flux.batch.row_policy import BatchPolicy, Identity
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Table
 from airflow_provider_flux.batch.stop_control import StopControl
-from airflow_provider_flux.exceptions import FluxBudgetError, FluxKilledError
+from airflow_provider_flux.exceptions import FluxBudgetError, FluxKilledError, FluxLeaseLostError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.outputs.storing import check_output_path
 from airflow_provider_flux.protocol.cancellation import KILL_PATIENCE
 from airflow_provider_flux.protocol.messages import Log
+from airflow_provider_flux.protocol.storable import dumps
 from airflow_provider_flux.protocol.times import iso
-
-LEDGER = ".ledger"
-"""Added to a manifest's name, names the folder of its ledger."""
 
 TICK = 0.5
 """Seconds between two looks at the engine."""
@@ -83,6 +90,7 @@ class BatchRun:
         self._figures = figures
         self._log = log
         self._engine: Engine | None = None
+        self.input_folders: set[str] = set()
         self._published_at = 0.0
         self._started_at = time.time()
         self.manifest_path = f"{plan.manifest_path}{plan.suffix}"
@@ -100,8 +108,9 @@ class BatchRun:
         :return: the totals.
         :raises FluxError: if nothing could be begun.
         """
-        for path in (self._options.output_path, self._plan.manifest_path):
-            check_output_path(path)
+        check_output_path(self._options.output_path)
+        check_manifest_path(self._plan.manifest_path)
+        check_table_path(self._plan.table.rows, self._plan.manifest_path)
         if not self._lease.acquire(
             waits=self._plan.waits_for_others,
             adopts=self._plan.adopts_manifest,
@@ -117,10 +126,15 @@ class BatchRun:
     def _run(self) -> dict[str, Any]:
         with RowStore() as store:
             names = self._remember(store)
-            self._planner(store).plan(self._plan.table, self._plan.renderer)
+            planner = self._planner(store)
+            planner.plan(self._plan.table, self._plan.renderer)
+            self.input_folders = planner.input_folders
             if self._control.reason is not None:
                 raise self._control.reason
             self._tell_of_removed(store)
+            # Whoever has taken over meanwhile has written a later one.
+            self._lease.verify()
+            self._write_history(store)
             ledger = Ledger(self._ledger_folder, names, store, self._log, verify=self._lease.verify)
             self._make(store, ledger)
             totals = self._finish(store)
@@ -145,22 +159,39 @@ class BatchRun:
 
     @property
     def _ledger_folder(self) -> str:
-        return f"{self.manifest_path}{LEDGER}"
+        return ledger_folder(self.manifest_path)
 
     def _remember(self, store: RowStore) -> list[str]:
         """Take note of what earlier tries and runs have done; return the names of the ledger's segments."""
         folder, _, name = self._plan.manifest_path.rpartition("/")
-        if self._policy.incremental:
-            read_former(self._plan.manifest_path, self._plan.suffix, store)
-        for found in list_names(folder):
+        others = [
+            found
+            for found in list_names(folder)
             # Those of other parts as well: a row that has moved between parts is not paid for again.
-            other = found.startswith(name) and found.endswith(LEDGER) and join(folder, found) != self._ledger_folder
-            if other:
-                read_ledger(join(folder, found), store)
+            if found.startswith(name) and found.endswith(LEDGER) and join(folder, found) != self._ledger_folder
+        ]
+        # What counts most comes last.
+        for other in others:
+            store.put_former(read_history(join(join(folder, other), HISTORY)))
+            # An entry of this task's own may be newer, and would hide it.
+            store.put_former(read_made(join(folder, other)))
+        store.put_former(read_history(history_path(self.manifest_path)), is_own=True)
         names = read_ledger(self._ledger_folder, store)
+        store.put_entries_as_former()
+        read_former(self._plan.manifest_path, self._plan.suffix, store)
+        for other in others:
+            read_ledger(join(folder, other), store)
         for pictures in store.picture_folders():
             store.put_files(join(pictures, file) for file in list_names(pictures))
         return names
+
+    def _write_history(self, store: RowStore) -> None:
+        """Remember the rows with pictures that the next manifest will not list, before anything is made."""
+        path = history_path(self.manifest_path)
+        lines = (dumps(made) for made in store.unlisted() if not store.is_gone(made["paths"]))
+        first = next(lines, None)
+        if first is not None or HISTORY in list_names(self._ledger_folder):
+            write_lines(path, chain([] if first is None else [first], lines))
 
     def _planner(self, store: RowStore) -> Planner:
         return Planner(
@@ -232,9 +263,11 @@ class BatchRun:
         store.change_all(RowStatus.UNSETTLED, RowStatus.IN_FLIGHT)
         if isinstance(self._control.reason, FluxBudgetError):
             store.change_all(RowStatus.NOT_STARTED, RowStatus.OVER_BUDGET)
-        if self._lease.is_lost:
-            # The manifest is another batch's by now.
-            raise self._control.reason or FluxKilledError("The batch was ended.")
+        try:
+            # A holder that stood still may not know yet that the manifest is another batch's by now.
+            self._lease.verify()
+        except FluxLeaseLostError as lost:
+            raise self._control.reason or lost from lost
         totals = write_manifest(self.manifest_path, store)
         removed, _ = store.removed(0)
         spent = round(store.committed_usd(self._policy.identity.run), 6)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import ssl
 import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
+from requests.utils import requote_uri
+from yarl import URL
 
+from airflow_provider_flux.client import sync
 from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.client.list_polling import Lists, Sender
 from airflow_provider_flux.client.rate_limiter import rate_limiter_of
+from airflow_provider_flux.client.received import LONGEST_LINE, MOST_HEADERS, body_of, headers_of, received
+from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_in
+from airflow_provider_flux.client.transport_failures import transport_failure
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive_async
 from airflow_provider_flux.protocol.messages import (
     BODY_LIMIT,
@@ -34,6 +40,12 @@ from airflow_provider_flux.telemetry import note_exchange
 
 T = TypeVar("T")
 
+_sent_over: ContextVar[list[asyncio.Transport | None]] = ContextVar("sent_over")
+"""Over what the request of this task is sent; empty until a byte of it can have left."""
+
+LARGE_BODY = 1024 * 1024
+"""Bytes."""
+
 POOL_SIZE = 32
 """Connections for each origin. A bound matters: each TLS connection holds a read buffer of 256 KiB."""
 
@@ -44,8 +56,8 @@ async def run(flow: Flow[T], access: GatewayAccess, *, carry_out: Callable[[Any]
     :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked right
         before a create is sent, too, and may raise instead.
     """
-    async with shared_session(access) as (sessions, shared):
-        send = functools.partial(_send_in_turn, sessions, shared.places, access, before_create=carry_out)
+    async with shared_session(access) as shared:
+        send = functools.partial(_send_in_turn, shared, access, before_create=carry_out)
         if not access.gateway.preset.lists_predictions:
             return await drive_async(flow, functools.partial(_perform, send, carry_out))
         async with shared.lists.asking(access, send) as asking:
@@ -61,14 +73,18 @@ async def _perform(send: Sender, carry_out: Callable[[Any], Awaitable[Any]] | No
 
 
 async def _send_in_turn(
-    sessions: Sessions,
-    places: Places,
+    shared: SharedSession,
     access: GatewayAccess,
     effect: Send,
     *,
     before_create: Callable[[Any], Awaitable[Any]] | None = None,
 ) -> Reply:
     ends_at = time.monotonic() + effect.limit
+    try:
+        sessions = await shared.open(access)
+    except UnusableSettingError as error:
+        return TransportFailure(Delivery.UNUSABLE, str(error))
+    places = shared.places
     turn = rate_limiter_of(access).turn(effect.request)
     while True:
         while (seconds := turn.wait()) > 0:
@@ -86,7 +102,7 @@ async def _send_in_turn(
             if before_create is not None and effect.request.purpose is Purpose.CREATE:
                 await before_create(effect)
             limit = max(SHORTEST_LIMIT, ends_at - time.monotonic())
-            reply = await send(sessions.of(effect.request), access, effect.request, limit)
+            reply = await send(sessions, access, effect.request, limit)
             turn.note(reply)
             note_exchange(access.gateway, effect.request, reply)
             return reply
@@ -94,45 +110,64 @@ async def _send_in_turn(
             places.give_back()
 
 
-async def send(session: aiohttp.ClientSession, access: GatewayAccess, request: Request, limit: float) -> Reply:
+async def send(sessions: Sessions, access: GatewayAccess, request: Request, limit: float) -> Reply:
     """Send one request to the gateway's origin, following nothing.
 
     :param limit: seconds for all of it.
     """
+    if sessions.proxy is not None and not sessions.proxy.startswith("http:"):
+        # aiohttp knows no SOCKS, and TLS inside TLS not everywhere.
+        return await asyncio.to_thread(sync.send_alone, access, request, limit)
+    body = body_of(request)
+    sent: list[asyncio.Transport | None] = []
+    _sent_over.set(sent)
+    limit = min(limit, access.request_limit)
+    ends_at = time.monotonic() + limit
     try:
-        async with session.request(
+        async with sessions.of(request).request(
             request.method,
-            f"{access.gateway.origin}{request.path}",
-            json=request.body,
-            headers={"Accept": "application/json", **request.headers, **access.headers},
-            timeout=_timeout(min(limit, access.request_limit), access.connect_timeout, access.read_timeout),
+            URL(f"{access.gateway.origin}{requote_uri(request.path)}", encoded=True),
+            # aiohttp warns of large bodies, such as one with a picture, unless they come as a file.
+            data=io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body,
+            headers={**headers_of(request), **access.headers},
+            timeout=_timeout(limit, min(access.connect_timeout, limit), access.read_timeout),
             allow_redirects=False,
         ) as response:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return Response(response.status, headers, access.without_key(await _body(response)))
-    except aiohttp.ClientConnectorCertificateError:
-        return TransportFailure(Delivery.UNTRUSTED, "the TLS handshake failed: certificate not trusted")
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        return TransportFailure(Delivery.NOT_SENT, "no connection could be made")
-    except asyncio.TimeoutError:
-        return TransportFailure(Delivery.IN_DOUBT, "no answer within the read timeout")
-    except aiohttp.ClientError as error:
-        what = f"the connection ended before the answer was whole ({type(error).__name__})"
-        return TransportFailure(Delivery.IN_DOUBT, what)
+            return await _received(access, response)
+    except (aiohttp.ClientResponseError, aiohttp.http_exceptions.HttpProcessingError) as error:
+        left = ends_at - time.monotonic()
+        if request.purpose is not Purpose.CREATE and sent and left > 0:
+            # What one library cannot read of an answer the other may. A free question can be asked again.
+            return await asyncio.to_thread(sync.send_alone, access, request, left)
+        return transport_failure(error, is_sent=bool(sent), origin=access.gateway.origin, proxy=sessions.proxy)
+    except Exception as error:  # noqa: BLE001 (whatever it is, only what may have been sent is in doubt)
+        for transport in sent:
+            if transport is not None and transport.is_closing():
+                # It would go on until all is sent, which a gateway that does not read never lets happen.
+                transport.abort()
+        return transport_failure(error, is_sent=bool(sent), origin=access.gateway.origin, proxy=sessions.proxy)
 
 
 @functools.lru_cache(maxsize=16)
 def _timeout(total: float, connect: float, read: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=total, sock_connect=connect, sock_read=read)
+    return aiohttp.ClientTimeout(total=total, connect=connect, sock_read=read)
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+async def _received(access: GatewayAccess, response: aiohttp.ClientResponse) -> Response:
+    headers = [(name.decode("latin-1"), value) for name, value in response.raw_headers]
+    if len(headers) > MOST_HEADERS:
+        raise aiohttp.ClientPayloadError("too many headers")
     body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            break
-    return bytes(body[:BODY_LIMIT])
+    try:
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > BODY_LIMIT:
+                break
+    except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+        # A refusal is one without all of its words.
+        if response.status < 300:
+            raise
+    return received(access, response.status, headers, bytes(body))
 
 
 class Places:
@@ -187,10 +222,12 @@ class Sessions:
     :param keeping: keeps its connections for the next requests.
     :param creating: makes a new one for each request. A kept connection can be closed by the other side just as a
         create is sent, which would leave its outcome unknown for no reason.
+    :param proxy: the way that both take.
     """
 
     keeping: aiohttp.ClientSession
     creating: aiohttp.ClientSession
+    proxy: str | None
 
     def of(self, request: Request) -> aiohttp.ClientSession:
         """Return the session for a request."""
@@ -215,7 +252,10 @@ class SharedSession:
         self._session: Sessions | None = None
 
     async def open(self, access: GatewayAccess) -> Sessions:
-        """Return the session, opened by whoever comes first."""
+        """Return the session, opened by whoever comes first.
+
+        :raises UnusableSettingError: if the machine or the connection is set up so that it cannot be.
+        """
         if self._session is None:
             async with self._opening:
                 if self._session is None:
@@ -239,20 +279,20 @@ _sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopSessions] =
 
 
 @asynccontextmanager
-async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[Sessions, SharedSession]]:
+async def shared_session(access: GatewayAccess) -> AsyncIterator[SharedSession]:
     """Lend the session of this event loop and origin, and what its users share; the last user closes it.
 
     The key is no part of it: it goes with each request, so that connections with other keys share it too.
     """
     by_origin = _sessions.setdefault(asyncio.get_running_loop(), _LoopSessions()).by_origin
-    origin = (access.gateway.origin, access.trusted_authorities)
+    origin = (access.gateway.origin, access.ca_file)
     shared = by_origin.get(origin)
     if shared is None:
         shared = by_origin[origin] = SharedSession()
     # Counted before the first wait, so that whoever is canceled from here on is counted out again.
     shared.users += 1
     try:
-        yield await shared.open(access), shared
+        yield shared
     finally:
         shared.users -= 1
         if shared.users == 0:
@@ -260,24 +300,30 @@ async def shared_session(access: GatewayAccess) -> AsyncIterator[tuple[Sessions,
             await shared.close()
 
 
-def _trust(authorities: str | None) -> ssl.SSLContext:
-    """Trust whom the worker trusts: requests brings authorities of its own and takes a folder as well."""
-    chosen = authorities or DEFAULT_CA_BUNDLE_PATH
-    if Path(chosen).is_dir():
-        return ssl.create_default_context(capath=chosen)
-    return ssl.create_default_context(cafile=chosen)
+class _Connector(aiohttp.TCPConnector):
+    """Tells when a request is given its connection: before that, no byte of it can have left."""
+
+    async def connect(self, *args: Any, **options: Any) -> Any:
+        connection = await super().connect(*args, **options)
+        _sent_over.get().append(connection.transport)
+        return connection
 
 
 async def _open_session(access: GatewayAccess) -> Sessions:
+    # The environment's proxies, chosen as on the worker. Not trust_env: it would let a .netrc replace the key.
+    proxy = proxy_for(access.gateway.origin)
     # Reading the authorities takes tens of milliseconds, too long for the triggerer's loop.
-    context = await asyncio.to_thread(_trust, access.trusted_authorities)
-    return Sessions(_new_session(access, context), _new_session(access, context, force_close=True))
+    trust = await asyncio.to_thread(trust_in, access.ca_file)
+    return Sessions(_new_session(proxy, trust), _new_session(proxy, trust, force_close=True), proxy)
 
 
-def _new_session(access: GatewayAccess, context: ssl.SSLContext, *, force_close: bool = False) -> aiohttp.ClientSession:
+def _new_session(proxy: str | None, trust: ssl.SSLContext, *, force_close: bool = False) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=POOL_SIZE, ssl=context, force_close=force_close),
+        connector=_Connector(limit=POOL_SIZE, ssl=trust, force_close=force_close),
         cookie_jar=aiohttp.DummyCookieJar(),
-        # The environment's proxies, chosen as on the worker. Not trust_env: it would let a .netrc replace the key.
-        proxy=select_proxy(access.gateway.origin, get_environ_proxies(access.gateway.origin)),
+        proxy=proxy,
+        auto_decompress=False,
+        skip_auto_headers=("Content-Type",),
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
     )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_flux.exceptions import FluxConnectionError
+from airflow_provider_flux.client.connection_fields import (
+    flag_option,
+    json_option,
+    number_option,
+    read_extra,
+    read_host,
+    read_key,
+    text_option,
+)
+from airflow_provider_flux.exceptions import AirflowNotFoundException, FluxConnectionError
 from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway, is_loopback
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.pricing import Prices, read_prices
@@ -20,9 +28,6 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
 """Seconds. A create answers within seconds; CometAPI's query page warns of a GET that gave none in 45 s."""
 
-SHORTEST_HIDDEN_KEY = 8
-"""Characters. A shorter key is no secret, and could be part of any word."""
-
 
 @dataclass(frozen=True, slots=True)
 class GatewayAccess:
@@ -33,7 +38,8 @@ class GatewayAccess:
     :param key: the Bearer key; in no representation of this object.
     :param connect_timeout: seconds to make a connection.
     :param read_timeout: seconds of silence after which an answer is given up.
-    :param ca_file: PEM file of authorities to trust instead of the usual ones.
+    :param ca_file: PEM file of authorities to trust instead of the usual ones; where pictures are fetched from, besides
+        them.
     :param chosen_per_minute: limit for all requests together, creates included; None for what the gateway is known for.
     :param prices: what models cost, before the provider's own list.
     :param private_outputs: allow pictures to be fetched from private addresses, for gateways inside a network.
@@ -73,19 +79,9 @@ class GatewayAccess:
         return {"Authorization": f"Bearer {self.key}"}
 
     @property
-    def trusted_authorities(self) -> str | None:
-        """The CA file or folder for both HTTP libraries, of which each has other ways of its own to find one."""
-        return self.ca_file or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-
-    @property
     def request_limit(self) -> float:
         """Seconds after which any answer is given up, however slowly it keeps coming."""
         return self.connect_timeout + self.read_timeout
-
-    def without_key(self, body: bytes) -> bytes:
-        """Take the key out of an answer: gateways repeat it in errors, which end up in logs and callbacks."""
-        key = self.key.encode()
-        return body.replace(key, b"***") if len(key) >= SHORTEST_HIDDEN_KEY else body
 
 
 def read_connection(connection: Connection) -> GatewayAccess:
@@ -94,11 +90,12 @@ def read_connection(connection: Connection) -> GatewayAccess:
     ============= ==========================================================================
     Field         Meaning
     ============= ==========================================================================
-    host          the gateway's URL, such as ``https://api.deerapi.com``
-    password      the Bearer key
+    host          the gateway's URL, such as ``https://api.deerapi.com``; ``port`` and, as
+                  scheme or path, ``schema`` are added, which a connection URI takes apart
+    password      the key alone; white space around it does not matter
     extra         ``gateway``, ``path_prefix``, ``allow_http``, ``connect_timeout``,
                   ``read_timeout``, ``ca_file``, ``requests_per_minute``, ``prices``,
-                  ``private_outputs``, ``prefer_wait``; all optional
+                  ``private_outputs``, ``prefer_wait``; all optional, all also as texts
     ============= ==========================================================================
 
     ``requests_per_minute`` bounds all requests of the connection in one process: those of a whole triggerer, and those
@@ -107,85 +104,70 @@ def read_connection(connection: Connection) -> GatewayAccess:
     :raises FluxConnectionError: if it cannot be used, saying which field to change.
     """
     conn_id = connection.conn_id
-    extra = _extra(connection)
-    # Taken as it is: Airflow hides it in logs in just this form.
-    key = connection.password or ""
-    if not key.strip():
-        raise FluxConnectionError(f"Connection {conn_id!r}: no key. Put the gateway's key into the password field.")
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise FluxConnectionError(
-            f"Connection {conn_id!r}: the key holds a character that no HTTP header can carry. Paste it again."
-        )
     try:
+        key = read_key(connection)
+        extra = read_extra(connection)
         gateway = choose_gateway(
-            _host(connection),
-            preset_name=_option(extra, "gateway", str, ""),
-            prefix=_option(extra, "path_prefix", str, ""),
-            allow_http=_option(extra, "allow_http", bool, default=False),
-            waits_on_create=_option(extra, "prefer_wait", bool, default=None),
+            read_host(connection),
+            preset_name=text_option(extra, "gateway").lower(),
+            prefix=text_option(extra, "path_prefix"),
+            allow_http=flag_option(extra, "allow_http") or False,
+            waits_on_create=flag_option(extra, "prefer_wait"),
         )
         return GatewayAccess(
             conn_id,
             gateway,
             key,
-            connect_timeout=_number(extra, "connect_timeout", "of seconds") or CONNECT_TIMEOUT,
-            read_timeout=_number(extra, "read_timeout", "of seconds") or READ_TIMEOUT,
-            ca_file=_option(extra, "ca_file", str, "") or None,
-            chosen_per_minute=_number(extra, "requests_per_minute", "of requests"),
-            prices=read_prices(_prices(extra)),
-            private_outputs=_option(extra, "private_outputs", bool, default=False),
+            connect_timeout=number_option(extra, "connect_timeout", "of seconds") or CONNECT_TIMEOUT,
+            read_timeout=number_option(extra, "read_timeout", "of seconds") or READ_TIMEOUT,
+            ca_file=text_option(extra, "ca_file") or None,
+            chosen_per_minute=number_option(extra, "requests_per_minute", "of requests"),
+            prices=read_prices(json_option(extra, "prices")),
+            private_outputs=flag_option(extra, "private_outputs") or False,
         )
     except ValueError as error:
         raise FluxConnectionError(f"Connection {conn_id!r}: {error}.") from error
 
 
-def _extra(connection: Connection) -> Mapping[str, JSON]:
-    # Not `extra_dejson`: it registers secrets over a blocking call, which the triggerer's loop must not make.
+def find_connection(conn_id: JSON) -> GatewayAccess:
+    """Look a connection up and read it, on a worker.
+
+    :raises FluxConnectionError: if there is none, or it cannot be used.
+    """
+    from airflow.sdk import BaseHook
+    from airflow.sdk.log import mask_secret
+
+    with _looked_up(conn_id) as name:
+        connection = BaseHook.get_connection(name)
+    access = read_connection(connection)
+    if access.key != connection.password:
+        # Airflow hides the password in logs just as it is stored.
+        mask_secret(access.key)
+    return access
+
+
+async def find_connection_in_triggerer(conn_id: JSON) -> GatewayAccess:
+    """Do the same in the triggerer, without a call that blocks its loop."""
+    from airflow.sdk import BaseHook, log
+
+    with _looked_up(conn_id) as name:
+        connection = await BaseHook.aget_connection(name)
+    access = read_connection(connection)
+    if access.key != connection.password:
+        # Before Airflow 3.3.2 there is no such call that does not block; there the triggerer's own process is told.
+        masks = getattr(log, "amask_secret", None)
+        if masks is not None:
+            await masks(access.key)
+        elif hasattr(log, "_secrets_masker"):
+            log._secrets_masker().add_mask(access.key)
+    return access
+
+
+@contextmanager
+def _looked_up(conn_id: JSON) -> Iterator[str]:
+    if not isinstance(conn_id, str) or not conn_id.strip():
+        raise FluxConnectionError(f"flux_conn_id must be the id of a connection, not {conn_id!r}.")
     try:
-        extra = json.loads(connection.extra or "{}")
-    except ValueError:
-        extra = None
-    if not isinstance(extra, dict):
-        raise FluxConnectionError(f"Connection {connection.conn_id!r}: extra is not a JSON object.")
-    return extra
-
-
-def _host(connection: Connection) -> str:
-    """Put together what the form keeps in one field and a connection URI splits into three."""
-    host = (connection.host or "").strip()
-    if host and "://" not in host and connection.schema in ("http", "https"):
-        host = f"{connection.schema}://{host}"
-    return f"{host}:{connection.port}" if host and connection.port else host
-
-
-def _option(extra: Mapping[str, JSON], name: str, kind: type, default: JSON) -> JSON:
-    value = extra.get(name)
-    if value is None or value == "":
-        return default
-    if not isinstance(value, kind):
-        raise ValueError(  # noqa: TRY004 (the wrong type is a wrong value of a form field)
-            f"{name} in extra must be of type {kind.__name__}, not {value!r}"
-        )
-    return value
-
-
-def _prices(extra: Mapping[str, JSON]) -> JSON:
-    """Return the prices as the form keeps them: the text of a JSON object, or the object itself."""
-    prices = extra.get("prices") or {}
-    try:
-        return json.loads(prices) if isinstance(prices, str) else prices
-    except ValueError as error:
-        raise ValueError(f"prices in extra is not JSON: {error}") from error
-
-
-def _number(extra: Mapping[str, JSON], name: str, unit: str) -> float | None:
-    value = extra.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{name} in extra must be a number {unit} above 0, not {value!r}")
-    return number
+        yield conn_id.strip()
+    except AirflowNotFoundException as error:
+        raise FluxConnectionError(f"{error}. Make a connection of type flux, or correct flux_conn_id.") from error

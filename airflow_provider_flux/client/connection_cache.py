@@ -12,9 +12,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow.sdk import BaseHook
-
-from airflow_provider_flux.client.connection import GatewayAccess, read_connection
+from airflow_provider_flux.client.connection import GatewayAccess, find_connection_in_triggerer
 
 FRESH_FOR = 30.0
 """Seconds for which a connection is taken to be as it was. A new key is found at once when the old one is refused."""
@@ -47,12 +45,8 @@ async def look_up(
     of_loop = _look_ups.setdefault(asyncio.get_running_loop(), {})
     known = of_loop.get(conn_id)
     if known is None or not known.serves(clock(), refused):
-        known = of_loop[conn_id] = _LookUp(clock(), asyncio.ensure_future(_look_up(conn_id)))
+        known = of_loop[conn_id] = _LookUp(clock(), asyncio.ensure_future(find_connection_in_triggerer(conn_id)))
     if known.access.done():
         return known.access.result()
     # Shielded, since others wait for it as well.
     return await asyncio.shield(known.access)
-
-
-async def _look_up(conn_id: str) -> GatewayAccess:
-    return read_connection(await BaseHook.aget_connection(conn_id))

@@ -22,6 +22,7 @@ from airflow_provider_flux.protocol.classify import Failure, Problem, Reason, cl
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Send
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.messages import JSON, Purpose, Reply, Request, Response
+from airflow_provider_flux.protocol.prediction import read_id
 from airflow_provider_flux.protocol.schedule import SHORTEST_INTERVAL
 
 MANY = 36
@@ -216,7 +217,7 @@ class WatchedList:
         results = payload.get("results") if isinstance(payload, dict) else None
         if not isinstance(results, list):
             return malformed(request, payload).failure
-        predictions = {self._gateway.get(item["id"]).path: item for item in results if _is_whole(item)}
+        predictions = {self._gateway.get(read_id(item["id"])).path: item for item in results if _is_whole(item)}
         following = payload.get("next")
         return _Page(asked_at, predictions, following if isinstance(following, str) else "")
 
@@ -249,4 +250,4 @@ class WatchedList:
 
 def _is_whole(item: JSON) -> bool:
     """Tell whether an item shows as much as an answer to a question after it does."""
-    return isinstance(item, dict) and isinstance(item.get("id"), str) and bool(item["id"]) and "output" in item
+    return isinstance(item, dict) and bool(read_id(item.get("id"))) and "output" in item

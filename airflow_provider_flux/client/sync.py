@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http.client import HTTPException
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError
+from urllib3.exceptions import HTTPError
 
+from airflow_provider_flux.client.bounded_connections import BoundedAdapter, Exchange, carried_out
 from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.client.rate_limiter import rate_limiter_of
+from airflow_provider_flux.client.received import body_of, headers_of, received
+from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_in
+from airflow_provider_flux.client.transport_failures import transport_failure
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive
 from airflow_provider_flux.protocol.gateways import origin_of
 from airflow_provider_flux.protocol.messages import (
@@ -42,8 +48,7 @@ def run(
     :param carry_out: carries out what is neither sent nor slept, and returns what came of it. It is asked right
         before a create is sent, too, and may raise instead.
     """
-    with requests.Session() as session:
-        session.auth = _BearerAuth(access)
+    with _new_session(access) as session:
 
         def perform(effect: Any) -> Any:
             if isinstance(effect, Sleep):
@@ -84,49 +89,72 @@ def send(session: requests.Session, access: GatewayAccess, request: Request, lim
 
     :param limit: seconds for all of it.
     """
+    origin = access.gateway.origin
     limit = min(limit, access.request_limit)
-    ends_at = time.monotonic() + limit
-    headers = {"Accept": "application/json", **request.headers}
-    if request.purpose is Purpose.CREATE:
-        # A kept connection can be closed by the other side just as a create is sent, which would leave its
-        # outcome unknown for no reason.
-        headers["Connection"] = "close"
     try:
-        with session.request(
-            request.method,
-            f"{access.gateway.origin}{request.path}",
-            json=request.body,
-            headers=headers,
-            timeout=(min(access.connect_timeout, limit), min(access.read_timeout, limit)),
-            allow_redirects=False,
-            verify=access.trusted_authorities or True,
-            stream=True,
-        ) as response:
-            answer_headers = {name.lower(): value for name, value in response.headers.items()}
-            return Response(response.status_code, answer_headers, access.without_key(_body(response, ends_at)))
-    except requests.RequestException as error:
-        return TransportFailure(_delivery(error), _describe(error))
-    except _BodyError as error:
-        return TransportFailure(Delivery.IN_DOUBT, str(error))
+        proxy = proxy_for(origin)
+        if not isinstance(session.get_adapter(origin), BoundedAdapter):
+            session.mount(origin, BoundedAdapter(trust_in(access.ca_file)))
+    except UnusableSettingError as error:
+        return TransportFailure(Delivery.UNUSABLE, str(error))
+    now = time.monotonic()
+    exchange = Exchange(now + min(access.connect_timeout, limit), now + limit, access.read_timeout)
+    headers = headers_of(request)
+    if request.purpose is Purpose.CREATE:
+        # A kept connection can be closed by the other side just as a create is sent, which would leave its outcome
+        # unknown for no reason.
+        headers["Connection"] = "close"
+        session.close()
+    try:
+        with (
+            carried_out(exchange),
+            session.request(
+                request.method,
+                f"{origin}{request.path}",
+                data=body_of(request),
+                headers=headers,
+                timeout=(min(access.connect_timeout, limit), min(access.read_timeout, limit)),
+                allow_redirects=False,
+                proxies={"all": proxy} if proxy else {},
+                stream=True,
+            ) as response,
+        ):
+            return _received(access, response)
+    except _FAILURES as error:
+        return transport_failure(error, is_sent=exchange.is_sent, origin=origin, proxy=proxy)
 
 
-class _BodyError(Exception):
-    """The rest of an answer did not come."""
+_FAILURES = (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
+"""What the layers of ``requests`` let through. Not every exception: a signal's handler may raise one in here."""
 
 
-def _body(response: requests.Response, ends_at: float) -> bytes:
+def send_alone(access: GatewayAccess, request: Request, limit: float) -> Reply:
+    """Send one request over a connection of its own."""
+    with _new_session(access) as session:
+        return send(session, access, request, limit)
+
+
+def _new_session(access: GatewayAccess) -> requests.Session:
+    session = requests.Session()
+    session.auth = _BearerAuth(access)
+    # What the environment says of proxies and authorities is found out in one way for both HTTP libraries.
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    return session
+
+
+def _received(access: GatewayAccess, response: requests.Response) -> Response:
+    headers = [(name, value.encode("latin-1", "replace")) for name, value in response.raw.headers.iteritems()]
     body = bytearray()
     try:
-        # Piece by piece as they come, since a body that trickles meets no read timeout.
-        while chunk := response.raw.read1(65536, decode_content=True):
-            body += chunk
-            if len(body) > BODY_LIMIT:
-                break
-            if time.monotonic() > ends_at:
-                raise _BodyError("the answer came too slowly")
-    except (HTTPError, OSError) as error:
-        raise _BodyError(f"the connection ended before the answer was whole ({type(error).__name__})") from error
-    return bytes(body[:BODY_LIMIT])
+        # Piece by piece as they come, and not unpacked yet.
+        while len(body) <= BODY_LIMIT and (piece := response.raw.read1(65536, decode_content=False)):
+            body += piece
+    except (HTTPError, OSError):
+        # A refusal is one without all of its words.
+        if response.status_code < 300:
+            raise
+    return received(access, response.status_code, headers, bytes(body))
 
 
 class _BearerAuth(AuthBase):
@@ -139,26 +167,3 @@ class _BearerAuth(AuthBase):
         if origin_of(prepared.url or "") == self._access.gateway.origin:
             prepared.headers.update(self._access.headers)
         return prepared
-
-
-def _delivery(error: requests.RequestException) -> Delivery:
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return Delivery.UNTRUSTED
-    cause = getattr(error.args[0], "reason", None) if error.args else None
-    if isinstance(cause, ProxyError):
-        cause = cause.original_error
-    if isinstance(cause, (NewConnectionError, ConnectTimeoutError)):
-        return Delivery.NOT_SENT
-    return Delivery.IN_DOUBT
-
-
-def _describe(error: requests.RequestException) -> str:
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the TLS handshake failed: certificate not trusted" if "CERTIFICATE" in str(error) else "TLS failed"
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return "no connection within the connect timeout"
-    if isinstance(error, requests.exceptions.ReadTimeout):
-        return "no answer within the read timeout"
-    if _delivery(error) is Delivery.NOT_SENT:
-        return "no connection could be made"
-    return f"the connection ended before the answer was whole ({type(error).__name__})"

@@ -8,12 +8,11 @@ Start it with ``python -m airflow_provider_flux.emulator``, or inside a test::
 
 from __future__ import annotations
 
-from airflow_provider_flux.emulator.faults import FAULT_KINDS, FAULTS, FILE_FAULTS, FaultRule
-from airflow_provider_flux.emulator.outcomes import OUTCOMES, OutcomeRule
+from airflow_provider_flux.emulator.predictions import PredictionSnapshot
 from airflow_provider_flux.emulator.request_log import Counters, RequestRecord
+from airflow_provider_flux.emulator.rules import FAULT_KINDS, FAULTS, FILE_FAULTS, OUTCOMES, FaultRule, OutcomeRule
 from airflow_provider_flux.emulator.server import Emulator
 from airflow_provider_flux.emulator.settings import Settings
-from airflow_provider_flux.emulator.snapshots import PredictionSnapshot
 
 __all__ = [
     "Emulator",

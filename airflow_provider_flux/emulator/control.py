@@ -1,176 +1,109 @@
-"""The emulator's own routes under ``/_emulator``: look at the ledger, set faults, outcomes and settings."""
+"""The emulator's own routes under ``/_emulator``: look at the ledger, set faults, outcomes and settings.
+
+They are for other processes on this very machine; nothing here is counted.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from airflow_provider_flux.emulator import errors
-from airflow_provider_flux.emulator.faults import FaultRule
-from airflow_provider_flux.emulator.outcomes import OutcomeRule
-from airflow_provider_flux.emulator.pages import NOTICE
-from airflow_provider_flux.emulator.snapshots import prediction_json, snapshot
+from airflow_provider_flux.emulator.responses import NOTICE, json_response
+from airflow_provider_flux.emulator.rules import FaultRule, OutcomeRule
 from airflow_provider_flux.emulator.state import State
+from airflow_provider_flux.emulator.webhooks import is_loopback
 
-PREFIX = "/_emulator"
 SHOWN = 1000
+Control = Callable[[State, Mapping[str, str], bytes], dict[str, Any]]
 
 
-class ControlRoutes:
-    """For other processes; only this very machine is let in, and nothing here is counted.
-
-    :param state: the emulator's state.
-    """
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def add_to(self, app: web.Application) -> None:
-        """Register the routes.
-
-        :param app: the application of the gateway origin.
-        """
-        for method, name, handler in (
-            ("GET", "/state", self.show_state),
-            ("GET", "/ledger", self.show_ledger),
-            ("POST", "/faults", self.add_faults),
-            ("DELETE", "/faults", self.clear_faults),
-            ("POST", "/outcomes", self.add_outcomes),
-            ("DELETE", "/outcomes", self.clear_outcomes),
-            ("POST", "/settings", self.change_settings),
-            ("POST", "/finish", self.finish),
-            ("POST", "/reset", self.reset),
-        ):
-            app.router.add_route(method, PREFIX + name, _local_only(handler))
-
-    async def show_state(self, request: web.Request) -> web.Response:
-        """Answer with addresses, settings, counters and rules.
-
-        :param request: the request.
-        """
-        state = self._state
-        return _answer(
-            {
-                "notice": NOTICE,
-                "url": state.gateway_url,
-                "foreign_url": state.foreign_url,
-                "settings": state.settings.as_json(),
-                "counters": state.ledger.as_json(0)["counters"],
-                "faults": state.faults.as_json(),
-                "outcomes": state.outcomes.as_json(),
-            }
-        )
-
-    async def show_ledger(self, request: web.Request) -> web.Response:
-        """Answer with counters, predictions and the latest requests; ``?limit=`` bounds both lists.
-
-        :param request: the request.
-        """
-        state = self._state
-        limit = max(int(request.query.get("limit", SHOWN)), 0)
-        predictions = state.store.all()
-        shown = predictions[-limit:] if limit else []
-        return _answer(
-            {
-                "notice": NOTICE,
-                **state.ledger.as_json(limit),
-                "predictions": [prediction_json(snapshot(p, state.now)) for p in shown],
-            }
-        )
-
-    async def add_faults(self, request: web.Request) -> web.Response:
-        """Add one fault rule or a list of them.
-
-        :param request: the request.
-        """
-        for fields in await _objects(request):
-            self._state.faults.add(FaultRule(**fields))
-        return _answer({"faults": self._state.faults.as_json()})
-
-    async def clear_faults(self, request: web.Request) -> web.Response:
-        """Forget all fault rules.
-
-        :param request: the request.
-        """
-        self._state.faults.clear()
-        return _answer({"faults": []})
-
-    async def add_outcomes(self, request: web.Request) -> web.Response:
-        """Add one outcome rule or a list of them.
-
-        :param request: the request.
-        """
-        for fields in await _objects(request):
-            self._state.outcomes.add(OutcomeRule(**fields))
-        return _answer({"outcomes": self._state.outcomes.as_json()})
-
-    async def clear_outcomes(self, request: web.Request) -> web.Response:
-        """Forget all outcome rules.
-
-        :param request: the request.
-        """
-        self._state.outcomes.clear()
-        return _answer({"outcomes": []})
-
-    async def change_settings(self, request: web.Request) -> web.Response:
-        """Replace the settings named.
-
-        :param request: the request.
-        """
-        for fields in await _objects(request):
-            self._state.change(**fields)
-        return _answer({"settings": self._state.settings.as_json()})
-
-    async def finish(self, request: web.Request) -> web.Response:
-        """Let one prediction's run be over now: ``{"id": ..., "outcome": ...}``.
-
-        :param request: the request.
-        """
-        finished = []
-        for fields in await _objects(request):
-            now = self._state.now
-            prediction = self._state.store.finish(fields["id"], now, fields.get("outcome"))
-            finished.append(prediction_json(snapshot(prediction, now)))
-        return _answer({"predictions": finished})
-
-    async def reset(self, request: web.Request) -> web.Response:
-        """Forget everything and go back to the first settings.
-
-        :param request: the request.
-        """
-        self._state.reset()
-        return _answer({"reset": True})
+def _show_state(state: State, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    return {
+        "notice": NOTICE,
+        "url": state.gateway_url,
+        "foreign_url": state.foreign_url,
+        "settings": state.settings.as_json(),
+        "counters": state.ledger.as_json(0)["counters"],
+        "faults": state.faults.as_json(),
+        "outcomes": state.outcomes.as_json(),
+    }
 
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+def _show_ledger(state: State, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """Show counters, predictions and the latest requests; ``?limit=`` bounds both lists."""
+    limit = max(int(query.get("limit", SHOWN)), 0)
+    shown = state.predictions()[-limit:] if limit else []
+    predictions = [prediction.snapshot(state.now).as_json() for prediction in shown]
+    return {"notice": NOTICE, **state.ledger.as_json(limit), "predictions": predictions}
 
 
-def _local_only(handler: Handler) -> Handler:
-    async def answer(request: web.Request) -> web.Response:
+def _add(name: str, kind: type[FaultRule] | type[OutcomeRule]) -> Control:
+    def add(state: State, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        book = getattr(state, name)
+        for fields in _objects(body):
+            book.add(kind(**fields))
+        return {name: book.as_json()}
+
+    return add
+
+
+def _clear(name: str) -> Control:
+    def clear(state: State, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        getattr(state, name).clear()
+        return {name: []}
+
+    return clear
+
+
+def _change_settings(state: State, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    for fields in _objects(body):
+        state.change(**fields)
+    return {"settings": state.settings.as_json()}
+
+
+def _finish(state: State, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """Let predictions' runs be over now: ``{"id": ..., "outcome": ...}`` or a list of these."""
+    finished = [state.finish(each["id"], each.get("outcome")) for each in _objects(body)]
+    return {"predictions": [shot.as_json() for shot in finished]}
+
+
+def _reset(state: State, query: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    state.reset()
+    return {"reset": True}
+
+
+CONTROLS: dict[tuple[str, str], Control] = {
+    ("GET", "/_emulator/state"): _show_state,
+    ("GET", "/_emulator/ledger"): _show_ledger,
+    ("POST", "/_emulator/faults"): _add("faults", FaultRule),
+    ("DELETE", "/_emulator/faults"): _clear("faults"),
+    ("POST", "/_emulator/outcomes"): _add("outcomes", OutcomeRule),
+    ("DELETE", "/_emulator/outcomes"): _clear("outcomes"),
+    ("POST", "/_emulator/settings"): _change_settings,
+    ("POST", "/_emulator/finish"): _finish,
+    ("POST", "/_emulator/reset"): _reset,
+}
+
+
+def endpoint(state: State, control: Control) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Make the aiohttp handler of a control; only this very machine is let in."""
+
+    async def respond(request: web.Request) -> web.Response:
+        if not is_loopback(request.remote or ""):
+            return json_response({"error": "only this machine may use these routes"}, status=403)
         try:
-            local = ipaddress.ip_address(request.remote or "").is_loopback
-        except ValueError:
-            local = False
-        if not local:
-            return _answer({"error": "only this machine may use these routes"}, 403)
-        try:
-            return await handler(request)
+            return json_response(control(state, request.query, await request.read()))
         except (ValueError, TypeError, KeyError) as error:
-            return _answer({"error": f"{type(error).__name__}: {error}"}, 400)
+            return json_response({"error": f"{type(error).__name__}: {error}"}, status=400)
 
-    return answer
-
-
-def _answer(body: dict[str, Any], status: int = 200) -> web.Response:
-    return errors.json_answer(body, status)
+    return respond
 
 
-async def _objects(request: web.Request) -> list[dict[str, Any]]:
-    parsed = json.loads(await request.read())
+def _objects(body: bytes) -> list[dict[str, Any]]:
+    parsed = json.loads(body)
     listed = parsed if isinstance(parsed, list) else [parsed]
     if not all(isinstance(fields, dict) for fields in listed):
         raise ValueError("send a JSON object or a list of them")

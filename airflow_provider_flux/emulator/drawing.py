@@ -1,33 +1,41 @@
-"""Draws the pictures: a made-up landscape with the prompt on it."""
+"""Draws the pictures: a made-up landscape with the prompt on it, of the size that the FLUX models choose."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import colorsys
 import functools
 import io
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_flux.emulator import sizes
+from airflow_provider_flux.emulator.file_storage import InputPicture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-PILLOW_MISSING = "drawing pictures needs Pillow: pip install 'airflow-provider-flux[emulator]'"
 NOTICE = "LOCAL STAND-IN - no model drew this"
-IMAGE_FIELDS = ("image", "image_prompt", "input_image", "input_images")
 HILLS = 5
 HALO_EDGE = 76  # brightness of the inverted radial gradient at the middle of its sides
 FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf")
 LABEL_FROM_WIDTH = 200  # narrower pictures carry no text
 MAX_LINES = 6
+MEGAPIXEL = 1024 * 1024
+SMALL_SIDE = 96
+SMALLEST = 64
+LARGEST = 2048
+ULTRA_LARGEST = 3136
+# What the models make at one megapixel (replicate/cog-flux predict.py); other ratios are computed.
+_WIDE = {"16:9": (1344, 768), "21:9": (1536, 640), "3:2": (1216, 832), "5:4": (1088, 896), "4:3": (1152, 896)}
+_TALL = {":".join(reversed(ratio.split(":"))): (height, width) for ratio, (width, height) in _WIDE.items()}
+_AT_ONE_MEGAPIXEL = {"1:1": (1024, 1024), **_WIDE, **_TALL}
+_RATIO = re.compile(r"^(\d{1,3}):(\d{1,3})$")
+_ULTRA = "flux-1.1-pro-ultra"
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp": ("WEBP", {"method": 2}),
     "jpg": ("JPEG", {"optimize": False}),
@@ -38,9 +46,6 @@ _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
 class PillowMissing(RuntimeError):
     """Pillow is not installed."""
 
-    def __init__(self) -> None:
-        super().__init__(PILLOW_MISSING)
-
 
 def require_pillow() -> ModuleType:
     """Return ``PIL.Image``.
@@ -50,7 +55,7 @@ def require_pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError as error:
-        raise PillowMissing from error
+        raise PillowMissing("drawing pictures needs Pillow: pip install 'airflow-provider-flux[emulator]'") from error
     return Image
 
 
@@ -58,14 +63,11 @@ def require_pillow() -> ModuleType:
 class Sketch:
     """What to draw.
 
-    :param model: the model's name.
-    :param prompt: the prompt.
     :param given: the input, for the size.
-    :param seed: picks colours and shapes.
     :param file_format: ``webp``, ``jpg`` or ``png``.
     :param quality: compression quality, 0 to 100.
+    :param pictures: the pictures in the input, drawn into it.
     :param black: draw nothing, as for moderated content.
-    :param thumbnail: draw a thumbnail.
     """
 
     model: str
@@ -76,21 +78,20 @@ class Sketch:
     quality: int = 80
     black: bool = False
     thumbnail: bool = False
+    pictures: tuple[InputPicture, ...] = ()
 
 
 def draw(sketch: Sketch) -> bytes:
-    """Draw a picture and write it as a file.
-
-    :param sketch: what to draw.
-    :returns: the file's bytes.
-    """
+    """Draw a picture and return the file's bytes."""
     image_module = require_pillow()
-    size = sizes.picture_size(sketch.model, sketch.given, _image_ratio(sketch.given))
-    size = sizes.small(size) if sketch.thumbnail else size
+    ratio = next((picture.ratio for picture in sketch.pictures), None)
+    size = picture_size(sketch.model, sketch.given, ratio)
+    size = small(size) if sketch.thumbnail else size
     if sketch.black:
         picture: Image = image_module.new("RGB", size)
     else:
         picture = _landscape(size, random.Random(f"{sketch.model}:{sketch.seed}:{sketch.prompt}"))
+        _add_input_pictures(picture, [each.preview for each in sketch.pictures if each.preview])
         if size[0] >= LABEL_FROM_WIDTH:
             picture = _labelled(picture, sketch)
     kind, options = _WRITERS[sketch.file_format]
@@ -99,22 +100,6 @@ def draw(sketch: Sketch) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def _image_ratio(given: Mapping[str, Any]) -> float | None:
-    from PIL import Image, UnidentifiedImageError
-
-    for name in IMAGE_FIELDS:
-        value = given.get(name)
-        first = value[0] if isinstance(value, list) and value else value
-        if not isinstance(first, str) or not first.startswith("data:"):
-            continue
-        try:
-            with Image.open(io.BytesIO(base64.b64decode(first.partition(",")[2]))) as picture:
-                return float(picture.width) / float(picture.height)
-        except (binascii.Error, UnidentifiedImageError, OSError, ValueError):
-            return None
-    return None
 
 
 def _colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
@@ -142,21 +127,27 @@ def _landscape(size: tuple[int, int], chance: random.Random) -> Image:
     for hill in range(HILLS):
         share = (hill + 1) / HILLS
         base = height * (0.48 + 0.42 * share)
-        waves = [
-            (
-                height * 0.075 * (1.2 - 0.6 * share) / order,
-                order * chance.uniform(0.7, 1.6),
-                chance.uniform(0, math.tau),
-            )
-            for order in range(1, 5)
+        most = height * 0.075 * (1.2 - 0.6 * share)
+        waves = [(most / order, order * chance.uniform(0.7, 1.6), chance.uniform(0, math.tau)) for order in range(1, 5)]
+        line = [
+            (x, base + sum(tall * math.sin(math.tau * often * (x / width) + shift) for tall, often, shift in waves))
+            for x in range(0, width + 8, 8)
         ]
-        line = [(x, base + _ridge(x / width, waves)) for x in range(0, width + 8, 8)]
         pen.polygon([*line, (width + 8, height), (0, height)], fill=_mix(glow, near, 0.25 + 0.75 * share))
     return picture
 
 
-def _ridge(position: float, waves: list[tuple[float, float, float]]) -> float:
-    return sum(tall * math.sin(math.tau * often * position + shift) for tall, often, shift in waves)
+def _add_input_pictures(picture: Image, previews: list[bytes]) -> None:
+    """Set the pictures of the input into the upper part, side by side and in a frame."""
+    from PIL import Image, ImageOps
+
+    width, height = picture.size
+    for place, preview in enumerate(previews):
+        with Image.open(io.BytesIO(preview)) as opened:
+            room = max(width * 9 // 10 // len(previews), 8), max(height * 6 // 10, 8)
+            framed = ImageOps.expand(ImageOps.contain(opened.convert("RGB"), room), max(1, width // 160), "white")
+        left = width * (2 * place + 1) // (2 * len(previews)) - framed.width // 2
+        picture.paste(framed, (left, max(height // 20, 1)))
 
 
 def _add_sun(picture: Image, chance: random.Random, glow: tuple[int, int, int]) -> None:
@@ -228,3 +219,52 @@ def _pieces(word: str, font: FreeTypeFont | ImageFont, width: float) -> list[str
         return [word]
     length = max(int(len(word) * width / font.getlength(word)), 1)
     return [word[start : start + length] for start in range(0, min(len(word), length * (MAX_LINES + 1)), length)]
+
+
+def _rounded(value: float, step: int, largest: int) -> int:
+    return min(max(round(value / step) * step, SMALLEST), largest)
+
+
+def _megapixels(model: str, given: Mapping[str, Any]) -> float:
+    if model == _ULTRA:
+        return 4.0
+    text = str(given.get("resolution", given.get("megapixels", "1"))).removesuffix(" MP")
+    try:
+        return min(max(float(text), 0.25), 4.0)
+    except ValueError:
+        return 1.0
+
+
+def _base(ratio: str, image_ratio: float | None, step: int) -> tuple[float, float]:
+    if ratio in _AT_ONE_MEGAPIXEL:
+        return _AT_ONE_MEGAPIXEL[ratio]
+    value = image_ratio or 1.0
+    if match := _RATIO.match(ratio):
+        value = max(int(match[1]), 1) / max(int(match[2]), 1)
+    value = min(max(value, 0.25), 4.0)
+    width = math.sqrt(MEGAPIXEL * value)
+    return _rounded(width, step, LARGEST), _rounded(width / value, step, LARGEST)
+
+
+def picture_size(model: str, given: Mapping[str, Any], image_ratio: float | None = None) -> tuple[int, int]:
+    """Return width and height for an input.
+
+    :param image_ratio: width by height of the input picture, for ``match_input_image``.
+    """
+    step = 16 if model.startswith("flux-2-") else 32
+    largest = ULTRA_LARGEST if model == _ULTRA else LARGEST
+    width, height = given.get("width"), given.get("height")
+    ratio = str(given.get("aspect_ratio", "match_input_image" if "kontext" in model else "1:1"))
+    free = ratio == "custom" or "aspect_ratio" not in given
+    if free and isinstance(width, int) and isinstance(height, int):
+        return _rounded(width, step, largest), _rounded(height, step, largest)
+    base_width, base_height = _base(ratio, image_ratio, step)
+    scale = math.sqrt(_megapixels(model, given))
+    scale = min(scale, largest / base_width, largest / base_height)
+    return _rounded(base_width * scale, step, largest), _rounded(base_height * scale, step, largest)
+
+
+def small(size: tuple[int, int]) -> tuple[int, int]:
+    """Shrink a size to a thumbnail of the same proportions."""
+    scale = SMALL_SIDE / max(size)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)

@@ -1,78 +1,73 @@
-"""The picture files, drawn when first asked for."""
+"""The second origin: it serves files, and stands for the host that a gateway's responses name."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
 
-from airflow_provider_flux.emulator.answers import file_format
-from airflow_provider_flux.emulator.drawing import Sketch, draw
-from airflow_provider_flux.emulator.outcomes import PROCESSING, SUCCEEDED
+from aiohttp import web
+
+from airflow_provider_flux.emulator.calls import Call
+from airflow_provider_flux.emulator.drawing import PillowMissing, Sketch, draw
 from airflow_provider_flux.emulator.predictions import Prediction
-from airflow_provider_flux.emulator.state import State
 
 KEPT_FILES = 64
 DRAWN_AT_ONCE = 2
-FULL_QUALITY = 100
 MEDIA_TYPES = {"webp": "image/webp", "jpg": "image/jpeg", "png": "image/png"}
 
 
 class FileShelf:
-    """Draws files off the event loop and keeps the latest few.
+    """Draws files off the event loop when first asked for, and keeps the latest few."""
 
-    :param state: the emulator's state.
-    """
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._drawing: dict[tuple[str, int], asyncio.Task[bytes]] = {}
+    def __init__(self) -> None:
+        self._files: OrderedDict[tuple[str, int], asyncio.Task[bytes]] = OrderedDict()
         self._at_once = asyncio.Semaphore(DRAWN_AT_ONCE)
 
-    def exists(self, prediction: Prediction, number: int) -> bool:
-        """Tell whether a file can be had now.
-
-        :param prediction: the prediction.
-        :param number: which of its pictures, from 0.
-        """
-        now = self._state.now
-        moment = prediction.at(now)
-        ready = moment.status == SUCCEEDED or (moment.status == PROCESSING and prediction.outcome.early)
-        gone = prediction.is_removed(now, self._state.settings.output_life)
-        return ready and not gone and 0 <= number < prediction.picture_count
-
-    async def content(self, prediction: Prediction, number: int) -> bytes:
-        """Return a file's bytes; several requests for one file share the drawing.
-
-        :param prediction: the prediction.
-        :param number: which of its pictures, from 0.
-        """
+    async def content(self, prediction: Prediction, number: int, thumbnail: bool) -> bytes:
+        """Return a file's bytes; several requests for one file share the drawing."""
         name = (prediction.id, number)
-        if name in self._kept:
-            self._kept.move_to_end(name)
-            return self._kept[name]
-        task = self._drawing.get(name)
-        if task is None:
-            task = self._drawing[name] = asyncio.create_task(self._draw(prediction, number))
-            task.add_done_callback(lambda _: self._drawing.pop(name, None))
+        task = self._files.get(name)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._files[name] = asyncio.create_task(self._draw(prediction, number, thumbnail))
+        self._files.move_to_end(name)
+        while len(self._files) > KEPT_FILES:
+            self._files.popitem(last=False)
         return await asyncio.shield(task)
 
-    async def _draw(self, prediction: Prediction, number: int) -> bytes:
+    async def _draw(self, prediction: Prediction, number: int, thumbnail: bool) -> bytes:
         asked = prediction.input.get("output_quality", 80)
-        quality = min(max(asked, 0), FULL_QUALITY) if isinstance(asked, int) else 80
         sketch = Sketch(
             model=prediction.model.name,
             prompt=prediction.prompt,
             given=prediction.input,
             seed=prediction.seed + number,
-            file_format=file_format(prediction),
-            quality=quality,
+            file_format=prediction.file_format,
+            quality=min(max(asked, 0), 100) if isinstance(asked, int) else 80,
             black=prediction.outcome.picture == "black",
-            thumbnail=self._state.settings.small_pictures,
+            thumbnail=thumbnail,
+            pictures=prediction.pictures,
         )
         async with self._at_once:
-            drawn = await asyncio.to_thread(draw, sketch)
-        self._kept[(prediction.id, number)] = drawn
-        while len(self._kept) > KEPT_FILES:
-            self._kept.popitem(last=False)
-        return drawn
+            return await asyncio.to_thread(draw, sketch)
+
+
+SHELF = web.AppKey("shelf", FileShelf)
+
+
+async def file(call: Call) -> web.StreamResponse:
+    """Serve a picture as replicate.delivery does."""
+    settings, now = call.state.settings, call.state.now
+    prediction, number = call.prediction(), int(call.path["number"])
+    if prediction is None or number >= prediction.picture_count or not prediction.has_files(now, settings.output_life):
+        return web.Response(text="404 no such file\n", status=404)
+    try:
+        content = await call.request.app[SHELF].content(prediction, number, settings.small_pictures)
+    except PillowMissing as missing:
+        return web.Response(text=f"500 {missing}\n", status=500)
+    media_type = MEDIA_TYPES.get(call.path["ending"], "application/octet-stream")
+    return web.Response(body=content, content_type=media_type)
+
+
+async def other(call: Call) -> web.StreamResponse:
+    """Refuse all else, as api.replicate.com refuses a gateway's key."""
+    return call.wording.error(401)

@@ -8,11 +8,9 @@ import pytest
 
 from airflow_provider_flux.emulator.server import Emulator
 
-TEST_SPEED = 100.0
-
 
 @pytest.fixture
 def flux_emulator() -> Iterator[Emulator]:
     """Give a fresh emulator whose predictions take a hundredth of their usual time."""
-    with Emulator(speed=TEST_SPEED) as emulator:
+    with Emulator(speed=100.0) as emulator:
         yield emulator

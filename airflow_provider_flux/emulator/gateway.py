@@ -1,139 +1,126 @@
-"""The gateway's own routes under ``/replicate/v1``."""
+"""The gateway's own routes as apidoc.deerapi.com and apidoc.cometapi.com describe them, and those in BFL's style."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from airflow_provider_flux.emulator import creation, errors, validation
-from airflow_provider_flux.emulator.answers import Answers
-from airflow_provider_flux.emulator.exchange import Call, Exchange, Route
-from airflow_provider_flux.emulator.served_models import MODELS, Model, by_version
-from airflow_provider_flux.emulator.state import State
-
-PREFIX = "/replicate/v1"
-
-
-class GatewayRoutes:
-    """Create, query, cancel and the missing list, as apidoc.deerapi.com and apidoc.cometapi.com describe them.
-
-    :param state: the emulator's state.
-    :param answers: writes predictions.
-    """
-
-    def __init__(self, state: State, answers: Answers) -> None:
-        self._state = state
-        self._answers = answers
-
-    def add_to(self, app: web.Application, exchange: Exchange) -> None:
-        """Register the routes.
-
-        :param app: the application of the gateway origin.
-        :param exchange: wraps the handlers.
-        """
-        one = PREFIX + "/predictions/{id}"
-        create = exchange.endpoint(Route("create"), self.create_by_model)
-        app.router.add_post(PREFIX + "/models/{owner}/{name}/predictions", create)
-        app.router.add_post(PREFIX + "/predictions", exchange.endpoint(Route("create"), self.create_legacy))
-        app.router.add_get(one, exchange.endpoint(Route("get"), self.query))
-        app.router.add_post(one + "/cancel", exchange.endpoint(Route("cancel"), self.cancel))
-        app.router.add_get(PREFIX + "/predictions", exchange.endpoint(Route("list", needs_key=False), self.list_all))
-
-    async def create_by_model(self, call: Call) -> web.StreamResponse:
-        """Create with the model in the path.
-
-        :param call: the request.
-        """
-        path = call.path
-        return await self._create(call, f"{path['owner']}/{path['name']}", self._body(call))
-
-    async def create_legacy(self, call: Call) -> web.StreamResponse:
-        """Create with ``version`` in the body, or ``model`` as older pages had it.
-
-        :param call: the request.
-        """
-        body = self._body(call)
-        named = body.get("version") or body.get("model")
-        if not isinstance(named, str) or not named:
-            raise errors.Refused(self._error(400, "model name is required"))
-        model = by_version(named)
-        return await self._create(call, model.full_name if model else named, body)
-
-    async def query(self, call: Call) -> web.StreamResponse:
-        """Answer with the prediction in the shape that is set.
-
-        :param call: the request.
-        """
-        prediction = call.prediction()
-        if prediction is None:
-            return errors.unknown_task()
-        prediction.gets += 1
-        return errors.json_answer(self._answers.shaped(prediction, self._state.settings.shape))
-
-    async def cancel(self, call: Call) -> web.StreamResponse:
-        """Cancel, or answer as a gateway without that route does; no gateway documents one.
-
-        :param call: the request.
-        """
-        mode = self._state.settings.cancel
-        if mode == "404":
-            return self._error(404, f"Invalid URL (POST {call.request.path})", "invalid_request_error")
-        if mode == "405":
-            return web.Response(text="405: Method Not Allowed", status=405, headers={"Allow": "GET,HEAD"})
-        if mode == "html":
-            return _no_such_page()
-        if mode == "redirect":
-            return self._redirect(call)
-        prediction = call.prediction()
-        if prediction is None:
-            return errors.unknown_task()
-        if mode == "works":
-            self._state.store.cancel(prediction, self._state.now, "gateway")
-        return errors.json_answer(self._answers.shaped(prediction, self._state.settings.shape))
-
-    async def list_all(self, call: Call) -> web.StreamResponse:
-        """Answer as gateways do where nothing lives: with a page or a redirect.
-
-        :param call: the request.
-        """
-        return self._redirect(call) if self._state.settings.list_answer == "redirect" else _no_such_page()
-
-    async def _create(self, call: Call, named: str, body: dict[str, Any]) -> web.StreamResponse:
-        settings = self._state.settings
-        model = MODELS.get(named)
-        if model is None or model.full_name in settings.unsold:
-            raise errors.Refused(errors.model_not_found(named, settings.error_type))
-        self._check(model, body)
-        prediction = creation.create(call, "gateway", model, body["input"], **creation.webhook_fields(body))
-        seconds = creation.wait_seconds(call) if settings.gateway_prefer else None
-        now, early = prediction.created, None
-        if seconds is not None:
-            ended = await creation.wait_for_end(call, prediction, seconds)
-            now, early = self._state.now, settings.early_output(ended)
-        if early is not None:
-            answer = self._answers.prediction(prediction, now, early)
-        else:
-            answer = self._answers.shaped(prediction, settings.create_shape, now)
-        return errors.json_answer(answer, settings.created_status or 200)
-
-    def _check(self, model: Model, body: dict[str, Any]) -> None:
-        faults = validation.root_faults(body, strict=False) or validation.input_faults(model, body["input"])
-        if faults:
-            raise errors.Refused(errors.upstream_refusal(422, validation.refusal(faults)))
-
-    def _body(self, call: Call) -> dict[str, Any]:
-        body = call.json_object()
-        if body is None:
-            raise errors.Refused(self._error(400, "invalid request body", "convert_request_failed"))
-        return body
-
-    def _error(self, status: int, message: str, code: str = "") -> web.Response:
-        return errors.gateway_error(status, message, code, self._state.settings.error_type)
-
-    def _redirect(self, call: Call) -> web.Response:
-        return errors.redirect(self._state.foreign_url + call.request.path)
+from airflow_provider_flux.emulator import creation, responses
+from airflow_provider_flux.emulator.calls import Call
+from airflow_provider_flux.emulator.input_pictures import take_in
+from airflow_provider_flux.emulator.responses import Refused, json_response
+from airflow_provider_flux.emulator.served_models import BFL_MODELS, MODELS, Model, by_version
+from airflow_provider_flux.emulator.shapes import View, bfl_unknown
 
 
-def _no_such_page() -> web.Response:
-    return errors.html_answer("404", "There is no such page on this local stand-in.", 404)
+async def create_by_model(call: Call) -> web.StreamResponse:
+    body = call.json_object()
+    return await _create(call, f"{call.path['owner']}/{call.path['name']}", body)
+
+
+async def create_legacy(call: Call) -> web.StreamResponse:
+    """Create with ``version`` in the body, or ``model`` as older pages had it."""
+    body = call.json_object()
+    named = body.get("version") or body.get("model")
+    if not isinstance(named, str) or not named:
+        raise Refused(call.wording.error(400))
+    model = by_version(named)
+    return await _create(call, model.full_name if model else named, body)
+
+
+async def _create(call: Call, named: str, body: dict[str, Any]) -> web.StreamResponse:
+    state, settings = call.state, call.state.settings
+    model = _sold(call, MODELS, named)
+    creation.check(call, model, body, strict=False)
+    taken = await take_in(call, model, body["input"])
+    prediction = creation.create(call, model, taken, **creation.webhook_fields(body))
+    ended = await creation.wait(call, prediction) if settings.gateway_prefer else None
+    early = settings.early_output(ended)
+    view = View(state, prediction, prediction.created if ended is None else state.now, early)
+    return json_response(
+        view.prediction() if early else view.shaped(settings.create_shape), status=settings.created_status or 200
+    )
+
+
+async def query(call: Call) -> web.StreamResponse:
+    """Respond in the shape that is set."""
+    prediction = call.prediction()
+    if prediction is None:
+        return responses.unknown_task()
+    prediction.gets += 1
+    return json_response(View(call.state, prediction).shaped(call.state.settings.shape))
+
+
+async def cancel(call: Call) -> web.StreamResponse:
+    """Cancel, or respond as a gateway without that route does; no gateway documents one."""
+    mode = call.state.settings.cancel
+    if mode in _NO_CANCEL:
+        return _NO_CANCEL[mode](call)
+    prediction = call.prediction()
+    if prediction is None:
+        return responses.unknown_task()
+    if mode == "works":
+        call.state.cancel(prediction, "gateway")
+    return json_response(View(call.state, prediction).shaped(call.state.settings.shape))
+
+
+async def list_all(call: Call) -> web.StreamResponse:
+    """Respond as gateways do where nothing lives: with a page or a redirect."""
+    return _redirect(call) if call.state.settings.list_answer == "redirect" else responses.no_such_page()
+
+
+def _redirect(call: Call) -> web.Response:
+    return responses.redirect(call.state.foreign_url + call.request.path)
+
+
+def _no_post(call: Call) -> web.Response:
+    return call.wording.gateway_error(404, f"Invalid URL (POST {call.request.path})", "invalid_request_error")
+
+
+_NO_CANCEL: dict[str, Callable[[Call], web.Response]] = {
+    "404": _no_post,
+    "405": lambda call: web.Response(text="405: Method Not Allowed", status=405, headers={"Allow": "GET,HEAD"}),
+    "html": lambda call: responses.no_such_page(),
+    "redirect": _redirect,
+}
+
+
+def _sold(call: Call, models: Mapping[str, Model], name: str) -> Model:
+    model = models.get(name)
+    if model is None or model.full_name in call.state.settings.unsold:
+        raise Refused(call.wording.model_not_found(name))
+    return model
+
+
+async def create_bfl(call: Call) -> web.StreamResponse:
+    """Create from a flat body (apidoc.cometapi.com/api/image/flux/flux-generate-image)."""
+    settings = call.state.settings
+    model = _sold(call, BFL_MODELS, call.path["model"])
+    body = call.json_object()
+    if faults := creation.bfl_faults(body):
+        raise Refused(responses.upstream_refusal(422, {"detail": faults}))
+    given = {name: value for name, value in body.items() if name not in {"webhook_url", "webhook_secret"}}
+    made = creation.create(
+        call, model, await take_in(call, model, given), **creation.webhook_fields(body, "webhook_url")
+    )
+    if settings.create_shape == "envelope":
+        created = View(call.state, made, made.created).envelope()
+    elif made.webhook is not None:
+        # BFL's OpenAPI file: with a webhook the response has no polling_url
+        created = {"id": made.id, "status": "Pending", "webhook_url": made.webhook}
+    else:
+        created = {"id": made.id, "polling_url": f"{call.state.foreign_url}/v1/get_result?id={made.id}"}
+    if settings.create_shape != "envelope":
+        created |= {"cost": None, "input_mp": None, "output_mp": None}
+    return json_response(created, status=settings.created_status or 200)
+
+
+async def query_any(call: Call) -> web.StreamResponse:
+    """Respond to ids of both styles (flux-query): a Replicate-path id gets a standard prediction object."""
+    prediction = call.prediction()
+    if prediction is None:
+        return json_response(bfl_unknown(call.record.prediction_id or ""))
+    prediction.gets += 1
+    return json_response(View(call.state, prediction).shaped("bfl" if prediction.flavour == "bfl" else "prediction"))

@@ -2,58 +2,93 @@
 
 from __future__ import annotations
 
-import bisect
-import random
+import copy
 import secrets
 import string
-import threading
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from airflow_provider_flux.emulator.outcomes import ABORTED, CANCELED, OUTCOMES, PROCESSING, STARTING, Outcome
+from airflow_provider_flux.emulator.file_storage import InputPicture
+from airflow_provider_flux.emulator.rules import ABORTED, CANCELED, FAILED, PROCESSING, STARTING, SUCCEEDED, Outcome
 from airflow_provider_flux.emulator.served_models import Model
 
 ID_LENGTH = 26  # replicate.com: 26 lower-case letters and digits
-_ID_ALPHABET = string.ascii_lowercase + string.digits
-_DRAWN_SEED_BITS = 16  # cog-flux draws a 16-bit seed where none is asked for
+LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a prediction stands at one point in time.
-
-    :param status: the status word.
-    :param started: when it began to run, if it did.
-    :param ended: when it ended, if it did.
-    """
+    """Where a prediction stands at one point in time: its status word, when it began to run and when it ended."""
 
     status: str
     started: float | None
     ended: float | None
 
 
+@dataclass(frozen=True)
+class PredictionSnapshot:
+    """A prediction at one moment, as tests and the ledger see it.
+
+    :param id: the id given out.
+    :param flavour: the kind of route that it came through: ``gateway``, ``replicate`` or ``bfl``.
+    :param model: full model name.
+    :param input: the input as a gateway shows it: a picture inside it has become an address.
+    :param created: when it was made, in seconds of the emulator's clock.
+    :param status: the status word at that moment.
+    :param started: when it began to run, if it did.
+    :param ended: when it ended, if it did.
+    :param outcome: the name of the outcome decided for it; a cancel or a deadline may come first.
+    :param error: the text that its end carries.
+    :param canceled_by: the route that cancelled it: ``gateway`` or ``replicate``.
+    :param gets: how often it was queried.
+    :param seed: the seed that its pictures are drawn from.
+    :param webhook: where to report, if asked.
+    :param pictures: the pictures in its input.
+    """
+
+    id: str
+    flavour: str
+    model: str
+    input: dict[str, Any]
+    created: float
+    status: str
+    started: float | None
+    ended: float | None
+    outcome: str
+    error: str | None
+    canceled_by: str | None
+    gets: int
+    seed: int
+    webhook: str | None
+    pictures: tuple[InputPicture, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Write it for the ledger, long texts cut."""
+        pictures = [{**asdict(each), "preview": len(each.preview)} for each in self.pictures]
+        return {
+            **asdict(self),
+            "pictures": pictures,
+            "input": {name: _cut(value) for name, value in self.input.items()},
+        }
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        return f"{value[:LONGEST_TEXT]}... ({len(value)} characters)"
+    return [_cut(item) for item in value] if isinstance(value, list) else value
+
+
 @dataclass
 class Prediction:
     """One prediction; times are seconds of the emulator's clock.
 
-    :param id: the id given out.
     :param number: position in order of creation, from 0.
-    :param flavour: the kind of route it came through: ``gateway``, ``replicate`` or ``bfl``.
-    :param model: the model that was asked for.
-    :param input: the input as it was sent.
-    :param created: when it was made.
     :param starts: when it begins to run.
     :param ends: when its run is over.
     :param outcome: what becomes of it.
-    :param seed: the seed that its pictures are drawn from.
     :param deadline: when ``Cancel-After`` ends it.
-    :param webhook: where to report, if asked.
-    :param webhook_events: the events to report.
     :param canceled: when a cancel was accepted.
-    :param canceled_by: which route cancelled it: ``gateway`` or ``replicate``.
-    :param gets: how often it was queried.
     """
 
     id: str
@@ -72,30 +107,32 @@ class Prediction:
     canceled: float | None = None
     canceled_by: str | None = None
     gets: int = 0
+    pictures: tuple[InputPicture, ...] = ()
 
     @property
     def prompt(self) -> str:
-        """The prompt as text."""
         return str(self.input.get("prompt", ""))
 
     @property
-    def asked_pictures(self) -> int:
-        """How many pictures were asked for; only models that answer with a list make more than one."""
-        count = self.input.get("num_outputs", 1)
-        return count if self.model.gives_list and isinstance(count, int) else 1
-
-    @property
     def picture_count(self) -> int:
-        """How many pictures it makes when it succeeds."""
+        """How many pictures it makes when it succeeds; only models that give a list make more than one."""
         if self.outcome.output in {"none", "empty"}:
             return 0
-        return max(1, self.asked_pictures - 1) if self.outcome.output == "short" else self.asked_pictures
+        count = self.input.get("num_outputs", 1)
+        asked = count if self.model.gives_list and isinstance(count, int) else 1
+        return max(1, asked - 1) if self.outcome.output == "short" else asked
+
+    @property
+    def file_format(self) -> str:
+        """The format of its files, as their addresses end."""
+        fallback = "jpg" if self.flavour == "bfl" else self.model.default_format
+        asked = str(self.input.get("output_format", fallback))
+        name = "jpg" if asked == "jpeg" else asked
+        if self.outcome.picture == "other_format":
+            return "png" if name == "jpg" else "jpg"
+        return name if name in {"webp", "jpg", "png"} else fallback
 
     def at(self, now: float) -> Moment:
-        """Tell where the prediction stands.
-
-        :param now: the emulator's clock.
-        """
         end, status = self._end()
         if now >= end:
             started = self.starts if self.starts <= end and status != ABORTED else None
@@ -105,13 +142,31 @@ class Prediction:
         return Moment(STARTING, None, None)
 
     def is_removed(self, now: float, output_life: float) -> bool:
-        """Tell whether input, output, logs and files are gone.
-
-        :param now: the emulator's clock.
-        :param output_life: seconds that they are kept after the end.
-        """
+        """Tell whether input, output, logs and files are gone, some seconds after the end."""
         ended = self.at(now).ended
         return ended is not None and (self.outcome.removed or now >= ended + output_life)
+
+    def has_files(self, now: float, output_life: float) -> bool:
+        """Tell whether its files can be had now."""
+        status = self.at(now).status
+        ready = status == SUCCEEDED or (status == PROCESSING and self.outcome.early)
+        return ready and not self.is_removed(now, output_life)
+
+    def error(self, status: str) -> str | None:
+        """Return the text that the end carries, when this is the status of an end with one."""
+        if status != FAILED or self.outcome.error is None:
+            return None
+        return self.outcome.error.format(reference=self.id[:10])
+
+    def snapshot(self, now: float) -> PredictionSnapshot:
+        known: dict[str, Any] = {**vars(self), **vars(self.at(now))}
+        known.update(
+            model=self.model.full_name,
+            input=copy.deepcopy(self.input),
+            outcome=self.outcome.name,
+            error=self.error(known["status"]),
+        )
+        return PredictionSnapshot(**{field.name: known[field.name] for field in fields(PredictionSnapshot)})
 
     def _end(self) -> tuple[float, str]:
         ends = [(self.ends, self.outcome.status)]
@@ -126,106 +181,8 @@ class Prediction:
 
 
 def new_id(style: str) -> str:
-    """Make an id that no other run of the emulator has given out.
-
-    :param style: ``replicate``, ``task`` or ``bfl``.
-    """
+    """Make an id in ``replicate``'s, ``task`` or ``bfl`` style that no other run of the emulator has given out."""
     if style == "bfl":
         return str(uuid.uuid4())
-    text = "".join(secrets.choice(_ID_ALPHABET) for _ in range(ID_LENGTH))
+    text = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(ID_LENGTH))
     return f"task_{text}" if style == "task" else text
-
-
-def picture_seed(asked: object, chance: random.Random) -> int:
-    """Return the seed used: the one asked for, or a drawn one.
-
-    :param asked: the input's ``seed``; 0 counts as none, as cog-flux has it.
-    :param chance: the source of chance.
-    """
-    drawn = chance.getrandbits(_DRAWN_SEED_BITS)
-    return asked if isinstance(asked, int) and asked else drawn
-
-
-class PredictionStore:
-    """All predictions in order of creation."""
-
-    def __init__(self) -> None:
-        self._all: list[Prediction] = []
-        self._by_id: dict[str, Prediction] = {}
-        self._lock = threading.RLock()
-
-    def add(self, **fields: Any) -> Prediction:
-        """Store a new prediction.
-
-        :param fields: the fields of :class:`Prediction` but ``number``.
-        """
-        with self._lock:
-            prediction = Prediction(number=len(self._all), **fields)
-            self._all.append(prediction)
-            self._by_id[prediction.id] = prediction
-        return prediction
-
-    def find(self, prediction_id: str) -> Prediction | None:
-        """Return a prediction by its id.
-
-        :param prediction_id: the id.
-        """
-        return self._by_id.get(prediction_id)
-
-    def all(self) -> list[Prediction]:
-        """Return all predictions, oldest first."""
-        with self._lock:
-            return list(self._all)
-
-    def clear(self) -> None:
-        """Forget all predictions."""
-        with self._lock:
-            self._all.clear()
-            self._by_id.clear()
-
-    def newest_before(self, number: int) -> Iterator[Prediction]:
-        """Yield the predictions made before a position, newest first.
-
-        :param number: the position, see :attr:`Prediction.number`.
-        """
-        with self._lock:
-            older = self._all[: max(number, 0)]
-        return reversed(older)
-
-    def first_since(self, moment: float) -> int:
-        """Return the position of the first prediction made at or after a time.
-
-        :param moment: seconds of the emulator's clock.
-        """
-        with self._lock:
-            return bisect.bisect_left(self._all, moment, key=lambda prediction: prediction.created)
-
-    def cancel(self, prediction: Prediction, now: float, by: str) -> bool:
-        """End a prediction that still runs; tell whether it did.
-
-        :param prediction: the prediction.
-        :param now: the emulator's clock.
-        :param by: the route that cancels.
-        """
-        with self._lock:
-            if prediction.at(now).ended is not None:
-                return False
-            prediction.canceled, prediction.canceled_by = now, by
-            return True
-
-    def finish(self, prediction_id: str, now: float, outcome: str | None = None) -> Prediction:
-        """Let a prediction's run be over now, whatever time it had left.
-
-        :param prediction_id: the id.
-        :param now: the emulator's clock.
-        :param outcome: how it ends, when not as decided at its creation; a prediction that would have stayed
-            for ever succeeds.
-        """
-        with self._lock:
-            prediction = self._by_id[prediction_id]
-            if prediction.at(now).ended is None:
-                if outcome is not None or prediction.outcome.stays is not None:
-                    prediction.outcome = OUTCOMES[outcome or "succeeded"]
-                prediction.starts = min(prediction.starts, now)
-                prediction.ends = now
-        return prediction

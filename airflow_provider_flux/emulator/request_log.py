@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from asyncio import BaseTransport
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,13 +19,13 @@ class RequestRecord:
     :param origin: ``gateway`` or ``foreign``.
     :param method: the HTTP method.
     :param path: the path without its query string.
-    :param kind: ``create``, ``get``, ``cancel``, ``list``, ``file``, ``models``, ``balance``, ``other``, ``page``,
-        ``unknown`` or, on the second origin, ``foreign``.
+    :param kind: ``create``, ``get``, ``cancel``, ``list``, ``file``, ``models``, ``balance``, ``upload``,
+        ``other``, ``page``, ``unknown`` or, on the second origin, ``foreign``.
     :param connection: the number of the connection it came through, counted from 1.
     :param had_authorization: whether it carried an ``Authorization``, ``Proxy-Authorization`` or ``x-key`` header,
         or the key anywhere in its address or headers.
     :param key_ok: whether the key was right; ``None`` when none was sent or none is needed.
-    :param status: the HTTP status sent; ``None`` while it is answered and when no answer was sent.
+    :param status: the HTTP status sent; ``None`` until then and when no response was sent.
     :param fault: the fault played on it.
     :param accepted: whether it made a prediction.
     :param prediction_id: the prediction that it made or asked about.
@@ -84,70 +84,40 @@ _COUNTED_KINDS = {"create": "posts", "get": "gets", "cancel": "cancels", "list":
 
 
 class Ledger:
-    """Keeps the records and counters; safe to read from any thread.
-
-    :param keep: how many request records are kept.
-    """
+    """Keeps the counters and the latest records; safe to read from any thread."""
 
     def __init__(self, keep: int) -> None:
         self._lock = threading.Lock()
         self._records: deque[RequestRecord] = deque(maxlen=keep)
         self._deliveries: deque[dict[str, Any]] = deque(maxlen=keep)
-        self._counters = Counters()
+        self._counts: Counter[str] = Counter()
         self._connections: weakref.WeakKeyDictionary[BaseTransport, int] = weakref.WeakKeyDictionary()
 
     def open(self, transport: BaseTransport | None, **fields: Any) -> RequestRecord:
-        """Note a request that has just come.
-
-        :param transport: the connection that it came through.
-        :param fields: the fields of :class:`RequestRecord` but ``index`` and ``connection``.
-        """
+        """Note a request that has just come, given most fields of :class:`RequestRecord`."""
         with self._lock:
-            connection = self._number(transport)
-            counters = self._counters
-            counters.requests += 1
-            record = RequestRecord(index=counters.requests, connection=connection, **fields)
-            if (counter := _COUNTED_KINDS.get(record.kind)) is not None:
-                setattr(counters, counter, getattr(counters, counter) + 1)
+            counts, connection = self._counts, 0
+            counts["requests"] += 1
+            if transport is not None:
+                counts["connections"] += transport not in self._connections
+                connection = self._connections.setdefault(transport, counts["connections"])
+            record = RequestRecord(index=counts["requests"], connection=connection, **fields)
+            if record.kind in _COUNTED_KINDS:
+                counts[_COUNTED_KINDS[record.kind]] += 1
             if record.origin == "foreign":
-                counters.foreign_requests += 1
-                counters.foreign_requests_with_authorization += record.had_authorization
+                counts["foreign_requests"] += 1
+                counts["foreign_requests_with_authorization"] += record.had_authorization
             self._records.append(record)
             return record
 
-    def accept(self, record: RequestRecord, prediction_id: str) -> None:
-        """Note that a request made a prediction.
-
-        :param record: the request.
-        :param prediction_id: the prediction.
-        """
+    def count(self, counter: str, record: RequestRecord, **changes: Any) -> None:
+        """Count what became of a request, and change its record."""
         with self._lock:
-            record.accepted, record.prediction_id = True, prediction_id
-            self._counters.accepted += 1
-
-    def fault(self, record: RequestRecord, name: str) -> None:
-        """Note that a fault was played on a request.
-
-        :param record: the request.
-        :param name: the fault's name.
-        """
-        with self._lock:
-            record.fault = name
-            self._counters.faults += 1
-
-    def refuse_key(self, record: RequestRecord) -> None:
-        """Note that a request was refused for its key.
-
-        :param record: the request.
-        """
-        with self._lock:
-            self._counters.unauthorized += 1
+            self._counts[counter] += 1
+            for name, value in changes.items():
+                setattr(record, name, value)
 
     def delivered(self, **fields: Any) -> None:
-        """Note a webhook call.
-
-        :param fields: what is known of it.
-        """
         with self._lock:
             self._deliveries.append(fields)
 
@@ -155,7 +125,7 @@ class Ledger:
     def counters(self) -> Counters:
         """A copy of the counters."""
         with self._lock:
-            return replace(self._counters)
+            return Counters(**self._counts)
 
     @property
     def requests(self) -> list[RequestRecord]:
@@ -174,25 +144,10 @@ class Ledger:
         with self._lock:
             self._records.clear()
             self._deliveries.clear()
-            self._counters = Counters()
-            self._connections = weakref.WeakKeyDictionary()
+            self._counts.clear()
+            self._connections.clear()
 
     def as_json(self, limit: int) -> dict[str, Any]:
-        """Return counters, the latest requests and the webhook calls.
-
-        :param limit: how many requests to show at most.
-        """
-        requests = self.requests[-limit:] if limit else []
-        return {
-            "counters": asdict(self.counters),
-            "requests": [asdict(record) for record in requests],
-            "webhooks": self.deliveries,
-        }
-
-    def _number(self, transport: BaseTransport | None) -> int:
-        if transport is None:
-            return 0
-        if transport not in self._connections:
-            self._counters.connections += 1
-            self._connections[transport] = self._counters.connections
-        return self._connections[transport]
+        """Return counters, the latest requests and the webhook calls."""
+        requests = [asdict(record) for record in (self.requests[-limit:] if limit else [])]
+        return {"counters": asdict(self.counters), "requests": requests, "webhooks": self.deliveries}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import random
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-SCHEMA_PACKAGE = "airflow_provider_flux.protocol"
-OWNER = "black-forest-labs"
+from airflow_provider_flux.protocol.catalogue import OWNER, input_schema
+
 Z_95 = 1.645  # standard normal quantile of the 95th percentile
 
 
@@ -20,7 +18,6 @@ Z_95 = 1.645  # standard normal quantile of the 95th percentile
 class Model:
     """One model of the catalogue.
 
-    :param name: the model's name without its owner.
     :param median: the usual run time in seconds.
     :param p95: the run time that 95 of 100 runs stay under.
     :param price: list price of one picture in USD, ``None`` where no figure is published.
@@ -41,21 +38,23 @@ class Model:
         """A 64-digit hexadecimal version id that stays the same between runs."""
         return hashlib.sha256(self.full_name.encode()).hexdigest()
 
+    @functools.cached_property
+    def schema(self) -> dict[str, Any]:
+        """Its input schema, with the shape of its output under ``$defs.output``."""
+        return dict(input_schema(self.full_name) or {})
+
     @property
     def gives_list(self) -> bool:
         """Whether ``output`` is a list of addresses rather than one address."""
-        return bool(schema(self.name)["$defs"]["output"]["type"] == "array")
+        return bool(self.schema["$defs"]["output"]["type"] == "array")
 
     @property
     def default_format(self) -> str:
         """The file format the model writes when none is asked for."""
-        return str(schema(self.name)["properties"]["output_format"]["default"])
+        return str(self.schema["properties"]["output_format"]["default"])
 
     def draw_run_time(self, chance: random.Random) -> float:
-        """Draw a run time around the model's median.
-
-        :param chance: the seeded source of chance.
-        """
+        """Draw a run time around the model's median."""
         sigma = math.log(self.p95 / self.median) / Z_95
         return chance.lognormvariate(math.log(self.median), sigma)
 
@@ -81,22 +80,8 @@ BFL_MODELS: dict[str, Model] = {model.name: model for model in _MODELS}
 _VERSIONS: dict[str, Model] = {model.version_id: model for model in _MODELS}
 
 
-@functools.cache
-def schema(name: str) -> dict[str, Any]:
-    """Return the input schema of a model, with its output shape under ``$defs.output``.
-
-    :param name: the model's name without its owner.
-    """
-    text = resources.files(SCHEMA_PACKAGE).joinpath("schemas").joinpath(f"{name}.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
-
-
 def by_version(version: str) -> Model | None:
-    """Find the model that a ``version`` names: ``owner/name``, ``owner/name:hex`` or the bare ``hex``.
-
-    :param version: the value sent.
-    """
+    """Find the model that a ``version`` names: ``owner/name``, ``owner/name:hex`` or the bare ``hex``."""
     name, _, digest = version.partition(":")
     model = MODELS.get(name) or _VERSIONS.get(name)
     if model is not None and digest and digest != model.version_id:

@@ -8,36 +8,38 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from airflow_provider_flux.emulator.answers import Answers
-from airflow_provider_flux.emulator.bfl import BflRoutes
-from airflow_provider_flux.emulator.billing import BillingRoutes
-from airflow_provider_flux.emulator.control import ControlRoutes
+from airflow_provider_flux.emulator import control
 from airflow_provider_flux.emulator.exchange import Exchange
-from airflow_provider_flux.emulator.faults import FaultRule
-from airflow_provider_flux.emulator.files import FileShelf
-from airflow_provider_flux.emulator.foreign import ForeignRoutes
-from airflow_provider_flux.emulator.gateway import GatewayRoutes
-from airflow_provider_flux.emulator.outcomes import OutcomeRule
-from airflow_provider_flux.emulator.pages import PageRoutes
-from airflow_provider_flux.emulator.replicate import ReplicateRoutes
+from airflow_provider_flux.emulator.files import SHELF, FileShelf
+from airflow_provider_flux.emulator.predictions import PredictionSnapshot
 from airflow_provider_flux.emulator.request_log import Counters, RequestRecord
+from airflow_provider_flux.emulator.routes import ROUTES
+from airflow_provider_flux.emulator.rules import FaultRule, OutcomeRule
 from airflow_provider_flux.emulator.settings import Settings
-from airflow_provider_flux.emulator.snapshots import PredictionSnapshot, snapshot
 from airflow_provider_flux.emulator.state import State
-from airflow_provider_flux.emulator.webhooks import Webhooks
+from airflow_provider_flux.emulator.webhooks import WEBHOOKS, Webhooks
 
 MAX_BODY = 128 * 1024 * 1024
-LAST_ANSWERS = 0.5  # seconds that open requests get at the end
-START_LIMIT = 30.0
-STOP_LIMIT = 30.0
-SERVER_NAME = "flux-emulator (local stand-in)"
+LAST_RESPONSES = 0.5  # seconds that open requests get at the end
+LAST_HANDSHAKES = 0.02  # seconds to see that a client has left in the middle of a TLS handshake
+LIMIT = 30.0  # seconds that a start or a stop may take
 
-Tls = tuple[str | Path, str | Path]
+
+class _Count:
+    """One of the :class:`Counters` as an attribute."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, emulator: Emulator, owner: type) -> int:
+        count: int = getattr(emulator.counters, self._name)
+        return count
 
 
 class Emulator:
@@ -60,7 +62,7 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         foreign_port: int = 0,
-        tls: Tls | None = None,
+        tls: tuple[str | Path, str | Path] | None = None,
         clock: Callable[[], float] = time.time,
         log: Callable[[str], None] | None = None,
         **settings: Any,
@@ -68,8 +70,7 @@ class Emulator:
         self._host, self._ports, self._tls = host, (port, foreign_port), tls
         self._log = log
         self._state = State(Settings(**settings), clock)
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
+        self._started: Future[None] = Future()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -88,22 +89,18 @@ class Emulator:
             raise RuntimeError("the emulator has been started already")
         self._thread = threading.Thread(target=self._run, name="flux-emulator", daemon=True)
         self._thread.start()
-        if not self._ready.wait(START_LIMIT):
-            raise TimeoutError("the emulator did not start")
-        if self._failure is not None:
-            self._thread.join(STOP_LIMIT)
-            raise self._failure
+        if (failure := self._started.exception(LIMIT)) is not None:
+            self._thread.join(LIMIT)
+            raise failure
         return self
 
     def stop(self) -> None:
         """End hanging requests, close both origins and wait for the thread's end."""
-        thread, loop = self._thread, self._loop
-        if thread is None:
-            return
-        if loop is not None and thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # the loop may close in between
-                loop.call_soon_threadsafe(self._state.closing.set)
-        thread.join(STOP_LIMIT)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed already
+                self._loop.call_soon_threadsafe(self._state.closing.set)
+        if self._thread is not None:
+            self._thread.join(LIMIT)
 
     @property
     def url(self) -> str:
@@ -120,41 +117,14 @@ class Emulator:
         """All counters, as one consistent copy."""
         return self._state.ledger.counters
 
-    @property
-    def posts(self) -> int:
-        """Create requests received, whatever became of them."""
-        return self.counters.posts
-
-    @property
-    def accepted(self) -> int:
-        """Predictions made."""
-        return self.counters.accepted
-
-    @property
-    def gets(self) -> int:
-        """Queries for one prediction."""
-        return self.counters.gets
-
-    @property
-    def cancels(self) -> int:
-        """Cancel requests received."""
-        return self.counters.cancels
-
-    @property
-    def connections(self) -> int:
-        """Connections that carried at least one request."""
-        return self.counters.connections
-
-    @property
-    def foreign_requests_with_authorization(self) -> int:
-        """Requests on the second origin that carried a key."""
-        return self.counters.foreign_requests_with_authorization
+    posts, accepted, gets, cancels, connections = _Count(), _Count(), _Count(), _Count(), _Count()
+    foreign_requests_with_authorization = _Count()
 
     @property
     def predictions(self) -> list[PredictionSnapshot]:
         """Every prediction made, oldest first, as it stands now."""
         now = self._state.now
-        return [snapshot(prediction, now) for prediction in self._state.store.all()]
+        return [prediction.snapshot(now) for prediction in self._state.predictions()]
 
     @property
     def requests(self) -> list[RequestRecord]:
@@ -174,13 +144,9 @@ class Emulator:
     def prediction(self, prediction_id: str) -> PredictionSnapshot:
         """Return one prediction as it stands now.
 
-        :param prediction_id: the id.
         :raises KeyError: when it is not known.
         """
-        found = self._state.store.find(prediction_id)
-        if found is None:
-            raise KeyError(prediction_id)
-        return snapshot(found, self._state.now)
+        return self._state.snapshot(prediction_id)
 
     def add_fault(self, fault: str | FaultRule, **fields: Any) -> FaultRule:
         """Play a fault on coming requests.
@@ -204,20 +170,15 @@ class Emulator:
         self._state.outcomes.clear()
 
     def settings(self, **changes: Any) -> Settings:
-        """Replace the settings named and return them all.
-
-        :param changes: see :class:`Settings`.
-        """
+        """Replace the settings named, see :class:`Settings`, and return them all."""
         return self._state.change(**changes)
 
     def finish(self, prediction_id: str, outcome: str | None = None) -> PredictionSnapshot:
         """Let a prediction's run be over now; one that would have stayed for ever succeeds.
 
-        :param prediction_id: the id.
         :param outcome: how it ends, when not as decided at its creation.
         """
-        now = self._state.now
-        return snapshot(self._state.store.finish(prediction_id, now, outcome), now)
+        return self._state.finish(prediction_id, outcome)
 
     def reset(self) -> None:
         """Forget predictions, requests and rules, and go back to the first settings."""
@@ -227,46 +188,38 @@ class Emulator:
         try:
             asyncio.run(self._serve())
         except BaseException as failure:  # noqa: BLE001 - handed to the thread that waits in start()
-            self._failure = failure
-        finally:
-            self._ready.set()
+            if not self._started.done():
+                self._started.set_exception(failure)
 
     async def _serve(self) -> None:
         state = self._state
         self._loop = asyncio.get_running_loop()
         webhooks = Webhooks(state)
-        state.on_created = webhooks.watch
-        runners: list[web.AppRunner] = []
-        try:
-            gateway, foreign = self._applications()
-            state.gateway_url = await self._open(gateway, self._ports[0], runners)
-            state.foreign_url = await self._open(foreign, self._ports[1], runners)
-            self._ready.set()
-            await state.closing.wait()
-        finally:
-            state.closing.set()
-            await webhooks.close()
-            for runner in runners:
-                await runner.cleanup()
-
-    def _applications(self) -> tuple[web.Application, web.Application]:
-        state = self._state
-        exchange, answers = Exchange(state, self._log), Answers(state)
         gateway, foreign = web.Application(client_max_size=MAX_BODY), web.Application(client_max_size=MAX_BODY)
-        ControlRoutes(state).add_to(gateway)
-        GatewayRoutes(state, answers).add_to(gateway, exchange)
-        BflRoutes(state, answers).add_to(gateway, exchange)
-        BillingRoutes(state).add_to(gateway, exchange)
-        ReplicateRoutes(state, answers).add_to(gateway, exchange)
-        PageRoutes(state, answers).add_to(gateway, exchange)
-        ForeignRoutes(state, FileShelf(state)).add_to(foreign, exchange)
-        for app in (gateway, foreign):
-            app.on_response_prepare.append(_sign)
-        return gateway, foreign
+        gateway[WEBHOOKS], foreign[SHELF] = webhooks, FileShelf()
+        self._route(gateway, foreign)
+        async with contextlib.AsyncExitStack() as ending:
+            state.gateway_url = await self._open(gateway, self._ports[0], ending)
+            state.foreign_url = await self._open(foreign, self._ports[1], ending)
+            ending.push_async_callback(webhooks.close)
+            self._started.set_result(None)
+            await state.closing.wait()
+            if self._tls is not None:
+                await asyncio.sleep(LAST_HANDSHAKES)
 
-    async def _open(self, app: web.Application, port: int, runners: list[web.AppRunner]) -> str:
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=LAST_ANSWERS)
-        runners.append(runner)
+    def _route(self, gateway: web.Application, foreign: web.Application) -> None:
+        for (method, path), each in control.CONTROLS.items():
+            gateway.router.add_route(method, path, control.endpoint(self._state, each))
+        exchange = Exchange(self._state, self._log)
+        for route in ROUTES:
+            app = gateway if route.origin == "gateway" else foreign
+            for method in route.methods.split():
+                app.router.add_route(method, route.path, exchange.endpoint(route))
+
+    async def _open(self, app: web.Application, port: int, ending: contextlib.AsyncExitStack) -> str:
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=LAST_RESPONSES)
+        ending.push_async_callback(runner.cleanup)
+        app.on_response_prepare.append(_sign)
         await runner.setup()
         context = None
         if self._tls is not None:
@@ -278,4 +231,4 @@ class Emulator:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = SERVER_NAME
+    response.headers["Server"] = "flux-emulator (local stand-in)"

@@ -8,20 +8,15 @@ from typing import Any
 
 SHAPES = ("prediction", "envelope", "bfl")
 CANCELS = ("works", "ignored", "404", "405", "html", "redirect")
-LISTS = ("html", "redirect")
-HINTS = ("header", "date", "body", "text", "none")
-WAIT_OUTPUTS = ("final", "data_uri", "url")
-ID_STYLES = ("replicate", "task")
 CREATED_STATUSES = (200, 201, 202)
-MAX_FRACTION_DIGITS = 9
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "shape": SHAPES,
     "create_shape": SHAPES,
     "cancel": CANCELS,
-    "list_answer": LISTS,
-    "rate_hint": HINTS,
-    "wait_output": WAIT_OUTPUTS,
-    "id_style": ID_STYLES,
+    "list_answer": ("html", "redirect"),
+    "rate_hint": ("header", "date", "body", "text", "none"),
+    "wait_output": ("final", "data_uri", "url"),
+    "id_style": ("replicate", "task"),
     "created_status": (None, *CREATED_STATUSES),
 }
 _POSITIVE = ("speed", "max_hang", "creates_per_minute", "reads_per_minute", "huge_bytes", "keep_requests")
@@ -38,12 +33,12 @@ class Settings:
     :param run_time: a fixed run time in seconds from creation to end, not divided by ``speed``.
     :param start_share: the part of a run time spent in ``starting``.
     :param seed: seeds run times, probabilities and pictures' seeds; ``None`` differs at every start.
-    :param shape: how the gateway's query answers: ``prediction``, ``envelope`` or ``bfl``.
+    :param shape: the shape of the gateway's query responses: ``prediction``, ``envelope`` or ``bfl``.
     :param create_shape: the same for the gateway's create.
     :param created_status: HTTP status of a create; ``None`` gives 200 on the gateway, 201 or 202 on Replicate.
     :param cancel: what the gateway's cancel does: ``works``, ``ignored`` (200, the run goes on), ``404``, ``405``,
         ``html`` or ``redirect``. Replicate's own cancel works unless this is ``ignored``.
-    :param list_answer: how the gateway answers a list: an ``html`` 404 page or a ``redirect``.
+    :param list_answer: the gateway's response to a list: an ``html`` 404 page or a ``redirect``.
     :param alias: name an internal alias in ``model``.
     :param id_style: prediction ids like ``replicate``'s, or like a gateway's own ``task``.
     :param fraction_digits: digits of fractional seconds that timestamps cycle through.
@@ -52,7 +47,7 @@ class Settings:
     :param creates_per_minute: rate limit on creates, ``None`` for none.
     :param reads_per_minute: rate limit on all other API calls, ``None`` for none.
     :param burst: how many calls may come at once; ``None`` is a tenth of the rate, at least one.
-    :param rate_hint: the hint in those 429 answers: ``header``, ``date``, ``body``, ``text`` or ``none``.
+    :param rate_hint: the hint in those 429 responses: ``header``, ``date``, ``body``, ``text`` or ``none``.
     :param gateway_prefer: whether the gateway honours ``Prefer: wait``.
     :param wait_output: what a finished blocking create shows: the ``final`` prediction, or still ``processing``
         with its output filled as ``data_uri`` or ``url``.
@@ -60,7 +55,7 @@ class Settings:
     :param unsold: full model names that this gateway does not sell.
     :param error_type: ``type`` in the gateway's error bodies.
     :param balance: play money in USD from which list prices are taken.
-    :param latency: seconds that every answer takes at least.
+    :param latency: seconds that every response takes at least.
     :param max_hang: seconds after which a hanging request is dropped.
     :param huge_bytes: length of the ``huge_body`` fault.
     :param keep_requests: how many request records are kept; counters stay exact.
@@ -101,7 +96,6 @@ class Settings:
     output_origin: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that no request could be answered with."""
         for name in _SEQUENCES:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, choices in _CHOICES.items():
@@ -116,25 +110,13 @@ class Settings:
         if not 0 <= self.start_share <= 1:
             raise ValueError("start_share must lie between 0 and 1")
         digits = self.fraction_digits
-        if not digits or not all(0 <= count <= MAX_FRACTION_DIGITS for count in digits):
+        if not digits or not all(0 <= count <= 9 for count in digits):
             raise ValueError("fraction_digits must name counts between 0 and 9")
 
-    def changed(self, **changes: Any) -> Settings:
-        """Return these settings with some replaced.
-
-        :param changes: the settings to replace.
-        """
-        return dataclasses.replace(self, **changes)
-
-    def early_output(self, ended: bool) -> str | None:
-        """Return how a blocking create shows its output before the end, if it does.
-
-        :param ended: whether the run has ended.
-        """
+    def early_output(self, ended: bool | None) -> str | None:
+        """Return how a blocking create whose run has ended shows its output as if it had not, if it does."""
         return self.wait_output if ended and self.wait_output != "final" else None
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings for display, without the key."""
-        shown = dataclasses.asdict(self)
-        shown["key"] = "any" if self.key is None else "(set, not shown)"
-        return shown
+        return {**dataclasses.asdict(self), "key": "any" if self.key is None else "(set, not shown)"}

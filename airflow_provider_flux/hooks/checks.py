@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.protocol.classify import Failure, Reason
+from airflow_provider_flux.protocol.storable import find_unstorable
 
 TEST_PREDICTION_ID = "flux-connection-test"
 """An id that no prediction has."""
@@ -21,19 +22,22 @@ def explain_test(failure: Failure, gateway_name: str, origin: str) -> tuple[bool
         return False, f"{origin} answers, but refuses the key: {failure.message}"
     if failure.reason in (Reason.WRONG_URL, Reason.NOT_FOUND, Reason.MALFORMED):
         return False, f"{origin} answers, but not as a gateway; the URL is wrong: {failure}"
-    if failure.reason in (Reason.NETWORK, Reason.CERTIFICATE):
+    if failure.reason in (Reason.NETWORK, Reason.CERTIFICATE, Reason.SETTING):
         return False, f"{origin} cannot be reached: {failure.message}"
     return False, f"{origin}: {failure}"
 
 
-def check_webhook_events(events: Sequence[str] | None) -> None:
-    """Refuse events that nobody sends.
+def check_webhook(url: str | None, events: Sequence[str] | None) -> None:
+    """Refuse an address that cannot be sent, and events that nobody sends.
 
     :raises FluxInputError: naming the first of them.
     """
+    for problem in find_unstorable(url, "webhook"):
+        raise FluxInputError(f"{problem}. Nothing was sent.")
     if events is None:
         return
-    wrong = [events] if isinstance(events, str) else [event for event in events if event not in WEBHOOK_EVENTS]
+    listed = isinstance(events, Iterable) and not isinstance(events, (str, Mapping))
+    wrong = [event for event in events if event not in WEBHOOK_EVENTS] if listed else [events]
     if wrong:
         raise FluxInputError(
             f"webhook_events_filter: {wrong[0]!r} is not allowed; give a list of {', '.join(WEBHOOK_EVENTS)}. "

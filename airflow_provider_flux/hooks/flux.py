@@ -5,46 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from airflow.sdk import BaseHook
-
-from airflow_provider_flux.client.connection import GatewayAccess, read_connection
 from airflow_provider_flux.exceptions import (
     FluxConnectionError,
-    FluxDeadlineError,
     FluxError,
-    FluxGatewayError,
     FluxInputError,
-    call_error,
-    gateway_error,
 )
-from airflow_provider_flux.hooks.checks import TEST_PREDICTION_ID, check_webhook_events, explain_test
+from airflow_provider_flux.hooks.checks import TEST_PREDICTION_ID, check_webhook, explain_test
+from airflow_provider_flux.hooks.gateway_calls import GatewayCalls, deadline_or_default
+from airflow_provider_flux.inputs.picture_reading import read_input
+from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
 from airflow_provider_flux.protocol import catalogue
-from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
-from airflow_provider_flux.protocol.flows import CallFailed, Conversation, DeadlinePassed, Flow, Send
+from airflow_provider_flux.protocol.flows import CallFailed, DeadlinePassed, Send
 from airflow_provider_flux.protocol.lookup import candidates_of, listed_since
-from airflow_provider_flux.protocol.messages import JSON, Request
+from airflow_provider_flux.protocol.messages import JSON, Log, Request
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.pricing import Prices, read_price_list
 from airflow_provider_flux.protocol.resume import ResumePolicy, SubmissionRecord
-from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Save, Submission
+from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Prepare, Save, Submission
 from airflow_provider_flux.telemetry import note_seen, span, waiting_for
-
-T = TypeVar("T")
-
-PATIENCE = 120.0
-"""Seconds for which a call retries transient problems when the caller sets no deadline."""
 
 OnUnknownSubmission = Literal["fail", "resubmit"]
 
 
-class FluxHook(BaseHook):
+class FluxHook(GatewayCalls):
     """Talk to a gateway that serves FLUX models through Replicate's predictions API.
 
-    Works with DeerAPI, CometAPI, Replicate and any gateway like them. Every request goes to the connection's own
-    origin, the only place the key is sent to.
+    Works with DeerAPI, CometAPI, Replicate and their like. Requests and the key go to the connection's own origin only.
 
     :param flux_conn_id: connection of type ``flux``; see
         :func:`airflow_provider_flux.client.connection.read_connection`.
@@ -52,13 +39,8 @@ class FluxHook(BaseHook):
     """
 
     conn_name_attr = "flux_conn_id"
-    default_conn_name = "flux_default"
     conn_type = "flux"
     hook_name = "FLUX gateway"
-
-    def __init__(self, flux_conn_id: str = default_conn_name) -> None:
-        super().__init__()
-        self.flux_conn_id = flux_conn_id
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -66,16 +48,6 @@ class FluxHook(BaseHook):
         from airflow_provider_flux.get_provider_info import UI_FIELD_BEHAVIOUR
 
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
-
-    @cached_property
-    def access(self) -> GatewayAccess:
-        """The connection, read once."""
-        return read_connection(self.get_connection(self.flux_conn_id))
-
-    @property
-    def gateway_name(self) -> str:
-        """The gateway's name, for messages."""
-        return self.access.gateway.preset.label
 
     def check_input(self, model: str, input: Mapping[str, JSON], *, against_schema: bool = True) -> None:
         """Check a model's name and its input before they are paid for, and log what the gateway would ignore.
@@ -89,6 +61,17 @@ class FluxHook(BaseHook):
         if report.errors:
             raise FluxInputError(f"{model}: {'; '.join(report.errors)}. Nothing was sent.")
 
+    def read_input(
+        self, model: str, input: Mapping[str, JSON], input_files: Mapping[str, JSON] | None = None
+    ) -> dict[str, JSON]:
+        """Return an input in which the path of each picture has become what was read there. Nothing is sent.
+
+        :param input_files: paths of pictures by field, for models that are not in the catalogue.
+        :raises FluxInputError: if one is missing, no whole picture, or too large.
+        :raises FluxStorageError: if a storage cannot be read just now.
+        """
+        return read_input(model, input, input_files)
+
     def create_prediction(
         self,
         model: str,
@@ -97,6 +80,8 @@ class FluxHook(BaseHook):
         webhook: str | None = None,
         webhook_events_filter: Sequence[str] | None = None,
         validate_input: bool = True,
+        input_files: Mapping[str, JSON] | None = None,
+        input_transfer: InputTransfer = "auto",
         on_unknown_submission: OnUnknownSubmission = "fail",
         cancel_after: float | None = None,
         wait: float | None = None,
@@ -108,11 +93,14 @@ class FluxHook(BaseHook):
         nobody can know, a gateway that lists predictions tells within a minute; elsewhere nothing is sent again.
 
         :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
-        :param input: everything meant for the model.
+        :param input: everything meant for the model. A field that is a picture takes an https URL, a ``data:`` URI, or
+            any path that ``ObjectStoragePath`` takes.
         :param webhook: https URL that the gateway is asked to call. A gateway's webhook cannot be verified, since its
             signing secret belongs to the gateway's account at Replicate.
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
         :param validate_input: check the input against the model's schema first.
+        :param input_files: paths of pictures by field, for models that are not in the catalogue.
+        :param input_transfer: how pictures from a path travel: ``auto``, ``inline``, ``upload`` or ``signed``.
         :param on_unknown_submission: what to do where nobody can know, at a gateway without a list: ``fail``, or
             ``resubmit`` to send the request once more and risk paying twice.
         :param cancel_after: seconds after which the service itself ends the prediction; only Replicate is told.
@@ -120,22 +108,25 @@ class FluxHook(BaseHook):
             polls; where it does so, it answers with the prediction's end.
         :param deadline: seconds since the epoch until which transient problems are retried; two minutes if not given.
         :raises FluxInputError: if the input is wrong; nothing was sent.
+        :raises FluxStorageError: if a picture's storage cannot be read just now; nothing was sent.
         :raises FluxRefusedError: if the gateway refuses.
         :raises FluxSubmissionUnknownError: if nobody can know whether a prediction was made.
         :raises FluxGatewayError: if the gateway could not be reached in time; no prediction was made.
         """
+        check_input_transfer(input_transfer)
         self.check_input(model, input, against_schema=validate_input)
         return self.run_submission(
             self.submission(
                 model,
-                input,
+                self.read_input(model, input, input_files),
                 webhook=webhook,
                 webhook_events_filter=webhook_events_filter,
                 on_unknown_submission=on_unknown_submission,
                 cancel_at=None if cancel_after is None else time.time() + cancel_after,
                 wait=wait,
                 deadline=deadline,
-            )
+            ),
+            input_transfer=input_transfer,
         )
 
     def submission(
@@ -160,13 +151,13 @@ class FluxHook(BaseHook):
 
         :param cancel_at: when the service itself should end the prediction, in seconds since the epoch.
         """
-        check_webhook_events(webhook_events_filter)
+        check_webhook(webhook, webhook_events_filter)
         gateway = self.access.gateway
 
-        def request() -> Request:
+        def request(sent: Mapping[str, JSON]) -> Request:
             return gateway.create(
                 model,
-                input,
+                sent,
                 webhook=webhook,
                 webhook_events_filter=webhook_events_filter,
                 cancel_after=None if cancel_at is None else cancel_at - time.time(),
@@ -185,7 +176,7 @@ class FluxHook(BaseHook):
                 can_list=gateway.preset.lists_predictions,
                 resubmits=on_unknown_submission == "resubmit",
             ),
-            deadline=_deadline(deadline),
+            deadline=deadline_or_default(deadline),
             unrecorded_since=unrecorded_since,
         )
 
@@ -195,15 +186,19 @@ class FluxHook(BaseHook):
         record: SubmissionRecord | None = None,
         save: Callable[[SubmissionRecord | None], None] = lambda record: None,
         check_going_on: Callable[[], None] = lambda: None,
+        input_transfer: InputTransfer = "auto",
     ) -> Prediction:
         """Have a prediction: that of an earlier try, or a new one. Raises as :meth:`create_prediction` does.
 
         :param record: what earlier tries have saved.
         :param save: keeps a record in place of the one before; None forgets it. Called before anything is sent.
         :param check_going_on: called before each create is sent; may raise a FluxError, and nothing is sent.
+        :param input_transfer: how pictures from a path travel.
         """
 
-        def carry_out(effect: Send | Save | LookUp) -> Prediction | None:
+        def carry_out(effect: Send | Prepare | Save | LookUp) -> Prediction | Mapping[str, JSON] | None:
+            if isinstance(effect, Prepare):
+                return self.input_to_send(effect.input, input_transfer, deadline=submission.deadline)
             if isinstance(effect, LookUp):
                 return self._run(submission.settle_by_list(effect))
             if isinstance(effect, Save):
@@ -219,13 +214,34 @@ class FluxHook(BaseHook):
             flow = submission.attach_or_submit(record)
             return self._call(flow, f"model {submission.model}", model=submission.model, carry_out=carry_out)
 
+    def input_to_send(
+        self, input: Mapping[str, JSON], input_transfer: InputTransfer, *, deadline: float, log: Log | None = None
+    ) -> dict[str, JSON]:
+        """Return an input with something that the gateway can read in the place of each picture that was read.
+
+        What it returns opens the pictures to whoever has it: it is for the gateway alone.
+
+        :param deadline: of the prediction, in seconds since the epoch.
+        :raises FluxError: if a picture cannot be sent; nothing was paid for.
+        """
+        from airflow_provider_flux.inputs.sending import input_to_send
+
+        return input_to_send(
+            input,
+            self.access.gateway,
+            wanted=input_transfer,
+            deadline=deadline,
+            ask=lambda request: self._call(self._conversation.read(request, deadline=deadline), "upload of a picture"),
+            log=log or self.log,
+        )
+
     def get_prediction(self, prediction_id: str, *, deadline: float | None = None) -> Prediction:
         """Ask for one prediction.
 
         :param deadline: seconds since the epoch until which transient problems are retried; two minutes if not given.
         :raises FluxGatewayError: if it cannot be told.
         """
-        flow = self._conversation.get(prediction_id, deadline=_deadline(deadline))
+        flow = self._conversation.get(prediction_id, deadline=deadline_or_default(deadline))
         return self._call(flow, f"prediction {prediction_id}")
 
     def get_ended_prediction(self, prediction_id: str, status: PredictionStatus) -> Prediction:
@@ -264,7 +280,7 @@ class FluxHook(BaseHook):
             conversation.schedule(model, interval=poll_interval),
             model=model,
             submitted_at=submitted_at or time.time(),
-            deadline=_deadline(deadline),
+            deadline=deadline_or_default(deadline),
             at_once=at_once,
         )
         try:
@@ -285,7 +301,7 @@ class FluxHook(BaseHook):
         :return: the prediction as the gateway then describes it; None if it accepts without saying.
         :raises FluxGatewayError: if the gateway cannot or will not cancel; the prediction goes on.
         """
-        flow = self._conversation.cancel(prediction_id, deadline=_deadline(deadline))
+        flow = self._conversation.cancel(prediction_id, deadline=deadline_or_default(deadline))
         return self._call(flow, f"prediction {prediction_id}")
 
     def list_predictions(self, *, deadline: float | None = None) -> Iterator[Prediction]:
@@ -296,43 +312,8 @@ class FluxHook(BaseHook):
         """
         if not self.access.gateway.preset.lists_predictions:
             raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
-        for page in self._conversation.list(deadline=_deadline(deadline)):
+        for page in self._conversation.list(deadline=deadline_or_default(deadline)):
             yield from self._call(page, "list of predictions")
-
-    def models(self) -> list[str]:
-        """Return the ids of the models that the gateway offers to this key (DeerAPI and CometAPI).
-
-        :raises FluxConnectionError: if the gateway has no such list.
-        """
-        payload = self._read(self.access.gateway.preset.models_path, "list of models")
-        entries = payload.get("data") if isinstance(payload, dict) else None
-        if not isinstance(entries, list):
-            raise self._malformed("list of models")
-        return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-    def balance(self) -> float:
-        """Return what is left to spend, in USD (DeerAPI only: CometAPI takes the key in a URL, Replicate has none).
-
-        :raises FluxConnectionError: if the gateway does not tell.
-        """
-        preset = self.access.gateway.preset
-        limit = self._read(preset.balance_path, "balance")
-        used = self._read(preset.usage_path, "balance")
-        try:
-            # The limit is in dollars and the usage in hundredths of a dollar (DeerAPI's balance page).
-            return float(limit["hard_limit_usd"]) - float(used["total_usage"]) / 100
-        except (KeyError, TypeError, ValueError):
-            raise self._malformed("balance") from None
-
-    def price_list(self) -> Prices:
-        """Return what the gateway says its models cost, in USD (CometAPI only; the first page of its public list).
-
-        :raises FluxConnectionError: if the gateway has no such list.
-        """
-        try:
-            return read_price_list(self._read(self.access.gateway.preset.price_list_path, "prices"))
-        except ValueError:
-            raise self._malformed("prices") from None
 
     def test_connection(self) -> tuple[bool, str]:
         """Check the connection free of charge: no request that this makes can create a prediction.
@@ -351,35 +332,6 @@ class FluxHook(BaseHook):
             return explain_test(failed.failure, self.gateway_name, gateway.origin)
         return True, f"{self.gateway_name} at {gateway.origin} accepts the key."
 
-    @property
-    def _conversation(self) -> Conversation:
-        return Conversation(self.access.gateway, self.log)
-
-    def _run(self, flow: Flow[T], carry_out: Callable[[Any], Any] | None = None) -> T:
-        from airflow_provider_flux.client.sync import run
-
-        return run(flow, self.access, carry_out=carry_out)
-
-    def _call(self, flow: Flow[T], about: str, *, model: str = "", carry_out: Callable[[Any], Any] | None = None) -> T:
-        try:
-            return self._run(flow, carry_out)
-        except NotSubmitted as nothing:
-            cause = nothing.__cause__
-            raise (
-                cause if isinstance(cause, FluxError) else FluxDeadlineError(str(nothing), "", canceled=False)
-            ) from None
-        except CallFailed as failed:
-            raise call_error(self.access.gateway, failed, about=about, model=model) from None
-
-    def _read(self, path: str, about: str) -> JSON:
-        if not path:
-            raise FluxConnectionError(f"{self.gateway_name} does not tell its {about}.")
-        return self._call(self._conversation.read(self.access.gateway.read(path), deadline=_deadline(None)), about)
-
-    def _malformed(self, about: str) -> FluxGatewayError:
-        failure = Failure(Reason.MALFORMED, "the answer does not have the documented shape", about)
-        return gateway_error(self.gateway_name, failure, Verdict.REFUSED)
-
     def find_predictions(
         self, model: str, input: Mapping[str, JSON], *, sent_at: float, deadline: float | None = None
     ) -> list[Prediction]:
@@ -392,9 +344,5 @@ class FluxHook(BaseHook):
         """
         if not self.access.gateway.preset.lists_predictions:
             raise FluxConnectionError(f"{self.gateway_name} does not list predictions; only Replicate does.")
-        flow = listed_since(self._conversation, sent_at, deadline=_deadline(deadline))
+        flow = listed_since(self._conversation, sent_at, deadline=deadline_or_default(deadline))
         return candidates_of(self._call(flow, "list of predictions"), model, input, sent_at=sent_at)
-
-
-def _deadline(deadline: float | None) -> float:
-    return time.time() + PATIENCE if deadline is None else deadline

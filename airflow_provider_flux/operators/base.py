@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.outputs.task_outputs import Storage, storage_of
+from airflow_provider_flux.tasks.arguments import path_argument
 from airflow_provider_flux.tasks.end_from_trigger import check_end_from_trigger
 from airflow_provider_flux.tasks.pending import check_poll_interval
+from airflow_provider_flux.tasks.templating import TextTemplates
 
 if TYPE_CHECKING:
     from airflow_provider_flux.protocol.prediction import Prediction
     from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger
 
 
-class PredictionTask:
+class PredictionTask(TextTemplates):
     """A task that waits for one prediction, and may store its pictures. Comes before Airflow's own base class.
 
     :ivar prediction_page: the prediction's page for people, for the link: empty if there is none, None to leave what an
@@ -25,9 +27,10 @@ class PredictionTask:
     log: Any
     outlets: list[Any]
     flux_conn_id: str
-    output_path: str | None
+    output_path: Any
     output_sidecar: bool
     prediction_page: str | None = ""
+    _stores_pictures = False
 
     @cached_property
     def hook(self) -> FluxHook:
@@ -36,6 +39,9 @@ class PredictionTask:
 
     @cached_property
     def _storage(self) -> Storage | None:
+        if self.output_path is not None or self._stores_pictures:
+            # A template that gave nothing would leave pictures to expire that were to be kept.
+            self.output_path = path_argument("output_path", "" if self.output_path is None else self.output_path)
         return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:

@@ -11,13 +11,18 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
+from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
 from airflow_provider_flux.links import FluxPicturesLink
 from airflow_provider_flux.operators.flux import DEFAULT_TIMEOUT
+from airflow_provider_flux.tasks.arguments import path_argument
 from airflow_provider_flux.tasks.pending import check_poll_interval, check_timeout
+from airflow_provider_flux.tasks.templating import TextTemplates
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from airflow.providers.openlineage.extractors import OperatorLineage
-    from airflow.sdk import Context
+    from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_flux.batch.rendering import RowRenderer
     from airflow_provider_flux.batch.rows import Row
@@ -27,14 +32,15 @@ OnRowError = Literal["continue", "fail"]
 OnOverlap = Literal["wait", "fail"]
 
 
-class FluxBatchOperator(BaseOperator):
+class FluxBatchOperator(TextTemplates, BaseOperator):
     """Make a picture, or several, for each row of a table, in one task on one worker slot.
 
     The task keeps a ledger on the storage of its manifest. Whatever ends it, another try goes on where it stopped: a
     row is paid for once. The manifest is a table in JSON Lines that tells of each row, in the table's order.
 
     Rows are rendered one by one: in ``model``, ``prompt`` and ``input``, ``{{ row.column }}`` stands for a column, and
-    the rest of Airflow's context is there as well. A column that does not exist is the row's error.
+    the rest of Airflow's context is there as well. A column that does not exist, or is null, is the row's error,
+    unless the template provides for it: ``{{ row.name or 'a cup' }}``, ``default``, ``is none``.
 
     XComs: ``return_value`` is the manifest's path, ``flux_batch`` the totals. A try that ends well makes one event for
     each outlet, with the totals: an ``Asset`` itself, an ``AssetAlias`` with the manifest as its asset.
@@ -44,6 +50,8 @@ class FluxBatchOperator(BaseOperator):
 
     :param rows: a list of mappings, the path of a ``.jsonl``, ``.csv`` or ``.parquet`` file, or a part of one made by
         :func:`airflow_provider_flux.batch.rows.split_rows`. Files are read row by row.
+    :param rows_options: how a file is read: ``delimiter`` of a CSV file, which is found out among ``, ; tab |`` if not
+        given; ``encoding``, UTF-8 if not given; ``allow_empty``, without which a file of nothing is an error.
     :param model: ``owner/name``, a template, or a function of the row.
     :param prompt: a template, or a function of the row; a short way to write ``input={"prompt": ...}``.
     :param input: everything meant for the model: a mapping with templates, or a function of the row.
@@ -62,6 +70,9 @@ class FluxBatchOperator(BaseOperator):
         of the provider's list, or ``prices`` in the connection's extra.
     :param timeout: how long a prediction may take from its submission; it is canceled then, and its row fails.
     :param poll_interval: exactly this many seconds between polls of a prediction; fitted to the model if not given.
+    :param input_files: paths of pictures by the names of their fields, for models that are not in the catalogue.
+    :param input_transfer: how pictures from a path travel: ``inline`` as ``data:`` URIs, ``upload`` to Replicate,
+        ``signed`` as URLs that their storage signs, or what fits best (``auto``).
     :param validate_input: check each input against its model's schema before it is sent.
     :param on_unknown_submission: what to do with a row of which nobody can know whether a prediction was made:
         ``fail`` it, or ``resubmit`` it once and risk paying twice. Where the gateway lists predictions (Replicate),
@@ -75,7 +86,14 @@ class FluxBatchOperator(BaseOperator):
     :param write_sidecars: write a JSON file with prompt, model, seed and times next to each row's pictures.
     """
 
-    template_fields: Sequence[str] = ("rows", "flux_conn_id", "output_path", "manifest_path", "budget_usd")
+    template_fields: Sequence[str] = (
+        "rows",
+        "rows_options",
+        "flux_conn_id",
+        "output_path",
+        "manifest_path",
+        "budget_usd",
+    )
     operator_extra_links = (FluxPicturesLink(),)
     ui_color = "#efe6fb"
 
@@ -85,10 +103,11 @@ class FluxBatchOperator(BaseOperator):
         rows: Any,
         model: str | Callable[[Row], str],
         key: str | Callable[[Row], str],
-        output_path: str,
+        output_path: str | PathLike[str] | ObjectStoragePath,
         prompt: str | Callable[[Row], str] | None = None,
         input: Mapping[str, Any] | Callable[[Row], Mapping[str, Any]] | None = None,
-        manifest_path: str | None = None,
+        rows_options: Mapping[str, Any] | None = None,
+        manifest_path: str | PathLike[str] | ObjectStoragePath | None = None,
         flux_conn_id: str = FluxHook.default_conn_name,
         max_in_flight: int = 20,
         incremental: bool = True,
@@ -97,6 +116,8 @@ class FluxBatchOperator(BaseOperator):
         budget_usd: float | str | None = None,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         poll_interval: float | None = None,
+        input_files: Mapping[str, Any] | None = None,
+        input_transfer: InputTransfer = "auto",
         validate_input: bool = True,
         on_unknown_submission: OnUnknownSubmission = "fail",
         on_overlap: OnOverlap = "wait",
@@ -112,14 +133,19 @@ class FluxBatchOperator(BaseOperator):
         if not max_in_flight >= 1:
             raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight!r}")
         check_poll_interval(poll_interval)
+        check_input_transfer(input_transfer)
         check_timeout(timeout)
         self.rows = rows
+        self.rows_options = rows_options
         self.model = model
         self.key = key
         self.output_path = output_path
         self.prompt = prompt
         self.input = input
+        self.input_files = input_files
+        self.input_transfer = input_transfer
         self.manifest_path = manifest_path
+        self._manifest_is_given = manifest_path is not None
         self.flux_conn_id = flux_conn_id
         self.max_in_flight = max_in_flight
         self.incremental = incremental
@@ -170,20 +196,22 @@ class FluxBatchOperator(BaseOperator):
             return None
         from airflow_provider_flux.batch.asset_events import batch_lineage
 
-        return batch_lineage(self._totals, self.output_path, gateway=self.hook.gateway_name)
+        folders = self._batch.input_folders if self._batch is not None else ()
+        return batch_lineage(self._totals, str(self.output_path), input_folders=folders, gateway=self.hook.gateway_name)
 
     def _prepare(self, context: Context) -> BatchRun:
         from airflow_provider_flux.batch import run
 
-        output_path = self.output_path.rstrip("/")
-        table = run.Table.from_argument(self.rows)
+        self.output_path = output_path = path_argument("output_path", self.output_path).rstrip("/")
+        manifest_path = self._manifest_path(output_path)
+        table = run.Table.from_argument(self.rows, self.rows_options)
         timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
         return run.BatchRun(
             hook=self.hook,
             plan=run.BatchPlan(
                 table=table,
                 renderer=self._renderer(context),
-                manifest_path=self.manifest_path or f"{output_path}/manifest.jsonl",
+                manifest_path=manifest_path,
                 suffix=table.suffix or _suffix_of_mapped(context),
                 lease=run.Lease.of_task(context["ti"]),
                 waits_for_others=self.on_overlap == "wait",
@@ -205,6 +233,7 @@ class FluxBatchOperator(BaseOperator):
                 validate_input=self.validate_input,
                 cancel_on_kill=self.cancel_on_kill,
                 write_sidecars=self.write_sidecars,
+                input_transfer=self.input_transfer,
             ),
             # Asked for by what is there, not by version: the store came with Airflow 3.3.
             figures=context.get("task_state_store"),
@@ -215,14 +244,26 @@ class FluxBatchOperator(BaseOperator):
         from airflow_provider_flux.batch.rendering import RowRenderer
 
         return RowRenderer(
-            self.get_template_env(), context, key=self.key, model=self.model, prompt=self.prompt, input=self.input
+            self.get_template_env(),
+            context,
+            key=self.key,
+            model=self.model,
+            prompt=self.prompt,
+            input=self.input,
+            input_files=self.input_files,
         )
+
+    def _manifest_path(self, output_path: str) -> str:
+        if self.manifest_path is None and not self._manifest_is_given:
+            return f"{output_path}/manifest.jsonl"
+        # One that a template made nothing of would be another memory, and all rows paid for again.
+        return path_argument("manifest_path", "" if self.manifest_path is None else self.manifest_path)
 
     def _budget(self) -> float | None:
         if self.budget_usd is None or self.budget_usd == "":
             return None
         try:
-            budget = float(self.budget_usd)
+            budget = -1.0 if isinstance(self.budget_usd, bool) else float(self.budget_usd)
         except (TypeError, ValueError):
             budget = -1.0
         if not 0 <= budget < float("inf"):

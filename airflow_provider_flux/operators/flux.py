@@ -13,7 +13,6 @@ from airflow.sdk import BaseOperator
 from airflow_provider_flux.client.cancel import cancel_prediction, give_up_prediction
 from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
-    FluxInputError,
     FluxKilledError,
     FluxOutputError,
     FluxOutputNotStoredError,
@@ -21,12 +20,16 @@ from airflow_provider_flux.exceptions import (
     TaskDeferralTimeout,
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
+from airflow_provider_flux.inputs.picture_reading import names_files
+from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
 from airflow_provider_flux.operators.base import PredictionTask, check_waiting
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, NotInTime
+from airflow_provider_flux.protocol.picture_inputs import pictures_of
 from airflow_provider_flux.protocol.prediction import Prediction
 from airflow_provider_flux.protocol.resume import can_be_handed_on, was_canceled_under
 from airflow_provider_flux.protocol.submission import Submission
+from airflow_provider_flux.tasks.arguments import text_argument, webhook_argument, whole_input
 from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
 from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
@@ -35,12 +38,14 @@ from airflow_provider_flux.tasks.pending import (
     ended_status,
     wait_on_create,
 )
-from airflow_provider_flux.tasks.results import publish_start, published_id, settle
+from airflow_provider_flux.tasks.results import publish_start, published_id, settle, with_published_inputs
 from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, try_number_of
 from airflow_provider_flux.triggers.defer import defer_until_ended
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from os import PathLike
+
+    from airflow.sdk import Context, ObjectStoragePath
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Replicate stops any prediction after 30 minutes (its lifecycle page)."""
@@ -57,7 +62,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
 
     :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
     :param prompt: the prompt; a short way to write ``input={"prompt": ...}``.
-    :param input: everything meant for the model. Checked against the model's schema before anything is sent.
+    :param input: everything meant for the model. Checked against the model's schema before anything is sent. A field
+        that is a picture takes an https URL, a ``data:`` URI, or anything ``ObjectStoragePath`` takes, such as
+        ``s3://conn@bucket/tea.png`` or the path that another FLUX task has stored; it is read and checked first, too.
     :param flux_conn_id: connection of type ``flux``.
     :param webhook: https URL that the gateway is asked to call.
     :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
@@ -77,6 +84,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
     :param cancel_on_kill: cancel the prediction when the task is ended by a person or its worker is stopped.
     :param cancel_on_timeout: cancel the prediction at the deadline.
     :param validate_input: check the input against the model's schema.
+    :param input_files: paths of pictures by the names of their fields, for models that are not in the catalogue.
+    :param input_transfer: how pictures from a path travel: ``inline`` as ``data:`` URIs, ``upload`` to Replicate,
+        ``signed`` as URLs that their storage signs, or what fits best (``auto``).
     :param durable: keep a record of the prediction, so that a retry, a clear or a crash finds it instead of paying for
         another (Airflow 3.3 and later).
     :param on_unknown_submission: what to do when nobody can know whether a prediction was made: ``fail``, or
@@ -92,6 +102,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         "webhook",
         "webhook_events_filter",
         "output_path",
+        "input_files",
     )
     template_fields_renderers = {"input": "json"}
     operator_extra_links = (FluxPredictionLink(), FluxPicturesLink())
@@ -112,11 +123,13 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         end_from_trigger: EndFromTrigger = "auto",
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         poll_interval: float | None = None,
-        output_path: str | None = None,
+        output_path: str | PathLike[str] | ObjectStoragePath | None = None,
         output_sidecar: bool = False,
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
         validate_input: bool = True,
+        input_files: Mapping[str, Any] | None = None,
+        input_transfer: InputTransfer = "auto",
         durable: bool = True,
         on_unknown_submission: OnUnknownSubmission = "fail",
         **kwargs: Any,
@@ -127,6 +140,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
             raise ValueError(f"on_unknown_submission must be {choices}, not {on_unknown_submission!r}")
         self.model = model
         self.prompt = prompt
+        self._prompt_is_given = prompt is not None
         self.input = input
         self.flux_conn_id = flux_conn_id
         self.webhook = webhook
@@ -142,24 +156,32 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         if output_path is not None and not wait_for_completion:
             raise ValueError("output_path needs wait_for_completion=True: only a task that waits has pictures to store")
         self.output_path = output_path
+        self._stores_pictures = output_path is not None
         self.output_sidecar = output_sidecar
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.validate_input = validate_input
+        self.input_files = input_files
+        check_input_transfer(input_transfer)
+        self.input_transfer = input_transfer
+        self._input_read: dict[str, Any] | None = None
         self.durable = durable
         self.on_unknown_submission = on_unknown_submission
         self._prediction_id: str | None = None
+        self._deadline: float | None = None
         self._killed = False
 
     def execute(self, context: Context) -> Any:
         """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
-        deadline = time.time() + self._seconds_allowed()
-        self.hook.check_input(self.model, self._whole_input(), against_schema=self.validate_input)
+        deadline = self._deadline = time.time() + self._seconds_allowed()
+        self.model = text_argument("model", self.model, "a model such as black-forest-labs/flux-schnell")
+        self.webhook = webhook_argument(self.webhook)
+        self._input_read = self._read_input()
         if self._storage is not None:
             self._storage.check()
         prediction = self._attach_or_submit(context, deadline)
         self._take_note_of(prediction)
-        publish_start(context, prediction, self.hook.access, model=self.model, input=self._whole_input())
+        publish_start(context, prediction, self.hook.access, model=self.model, input=self._input_read)
         if not self.wait_for_completion:
             return prediction.id
         if can_be_handed_on(prediction):
@@ -179,7 +201,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         self.flux_conn_id, self.model = pending.flux_conn_id, pending.model
         # Before a signal can cancel: its handler must not be the one to look the connection up.
         self.hook.access  # noqa: B018
-        self._prediction_id = pending.prediction_id
+        self._prediction_id, self._deadline = pending.prediction_id, pending.deadline
         self.prediction_page = None
         status = ended_status(event)
         if status is None:
@@ -221,14 +243,17 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
 
     def _attach_or_submit(self, context: Context, deadline: float) -> Prediction:
         records = SubmissionRecords.of_task(context, durable=self.durable)
-        if not records.are_kept and not self.hook.access.gateway.preset.lists_predictions:
+        has_no_list = not self.hook.access.gateway.preset.lists_predictions
+        if not records.are_kept and (has_no_list or any(pictures_of(self._input_read or {}))):
             self.log.warning(
-                "This task keeps no record of its prediction (that takes Airflow 3.3 and durable=True), and %s has no "
-                "list to find it in: if the worker dies from here on, a retry pays for a second one",
-                self.hook.gateway_name,
+                "This task keeps no record of its prediction (that takes Airflow 3.3 and durable=True), and %s: if the "
+                "worker dies from here on, a retry pays for a second one",
+                f"{self.hook.gateway_name} has no list" if has_no_list else "no list tells whose a picture in it is",
             )
         submission = self._submission(context, deadline, records)
-        return self.hook.run_submission(submission, records.read(), records.save, self._check_going_on)
+        return self.hook.run_submission(
+            submission, records.read(), records.save, self._check_going_on, self.input_transfer
+        )
 
     def _check_going_on(self) -> None:
         if self._killed:
@@ -240,7 +265,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         is_retry_without_record = self.durable and not records.are_kept and try_number_of(context) > 1
         return self.hook.submission(
             self.model,
-            self._whole_input(),
+            self._input_read if self._input_read is not None else self._whole_input(),
             webhook=self.webhook,
             webhook_events_filter=self.webhook_events_filter,
             on_unknown_submission=self.on_unknown_submission,
@@ -261,18 +286,23 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
             raise FluxKilledError(f"The task was ended while prediction {prediction.id} was being made.")
 
     def _whole_input(self) -> dict[str, Any]:
-        if self.input is not None and not isinstance(self.input, Mapping):
-            raise FluxInputError(f"input must be a mapping of field names to values, not {type(self.input).__name__}.")
-        whole = dict(self.input or {})
-        if self.prompt is not None:
-            if whole.get("prompt", self.prompt) != self.prompt:
-                raise FluxInputError("prompt and input['prompt'] differ; give only one of them.")
-            whole["prompt"] = self.prompt
-        return whole
+        return whole_input(self.prompt, self.input, prompt_is_given=self._prompt_is_given)
 
-    def _input_of(self, prediction: Prediction) -> dict[str, Any]:
+    def _read_input(self) -> dict[str, Any]:
+        """Return the input with its pictures read, once all of it is checked."""
+        given = self._whole_input()
+        self.hook.check_input(self.model, given, against_schema=self.validate_input)
+        return self.hook.read_input(self.model, given, self.input_files)
+
+    def _input_of(self, context: Context, prediction: Prediction) -> dict[str, Any]:
         """Return what the prediction was made of."""
-        return self._whole_input()
+        if self._input_read is not None:
+            return self._input_read
+        given = self._whole_input()
+        if not names_files(self.model, given, self.input_files):
+            return given
+        # On another worker now: what was read there is known from its XCom, and is not read again.
+        return with_published_inputs(context, {**given, **(self.input_files or {})})
 
     def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool, may_defer: bool) -> Any:
         """Wait on the worker: for a while before deferring, else to the deadline."""
@@ -292,12 +322,14 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         return self._settle(context, prediction)
 
     def _defer(self, pending: PendingPrediction) -> NoReturn:
+        reads_pictures = self._input_read is not None and any(pictures_of(self._input_read))
         defer_until_ended(
             self,
             pending,
             poll_interval=self.poll_interval,
             cancel_on_kill=self.cancel_on_kill,
-            end_task=ends_from_trigger(self, self.end_from_trigger, FluxPredictionOperator),
+            # The triggerer does not know the input's pictures, of which `flux_result` tells.
+            end_task=ends_from_trigger(self, self.end_from_trigger, FluxPredictionOperator) and not reads_pictures,
         )
 
     def _settle(self, context: Context, prediction: Prediction) -> Any:
@@ -313,8 +345,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
                 prediction,
                 self.hook.access,
                 model=self.model,
-                input=self._input_of(prediction),
+                input=self._input_of(context, prediction),
                 storage=self._storage,
+                deadline=self._deadline,
             )
         except FluxOutputNotStoredError as error:
             if records.are_kept:

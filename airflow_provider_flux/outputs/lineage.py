@@ -9,17 +9,18 @@ from airflow_provider_flux.outputs.naming import without_connection
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
-    from openlineage.client.event_v2 import OutputDataset
+    from openlineage.client.event_v2 import InputDataset, OutputDataset
     from openlineage.client.facet_v2 import RunFacet
 
     from airflow_provider_flux.outputs.storing import StoredPicture
 
 
 def operator_lineage(
-    pictures: Sequence[StoredPicture], *, gateway: str, model: str
-) -> OperatorLineage[OutputDataset, RunFacet]:
+    pictures: Sequence[StoredPicture], *, made_from: Sequence[str] = (), gateway: str, model: str
+) -> OperatorLineage[Any, RunFacet]:
     """Return what a task's ``get_openlineage_facets_on_complete`` tells: the files, and who made them.
 
+    :param made_from: paths of the pictures that the model was given.
     :param gateway: the gateway's name.
     :param model: the model that was asked for.
     """
@@ -31,7 +32,8 @@ def operator_lineage(
         tags_run.TagsRunFacetFields(key="flux_model", value=model, source="airflow-provider-flux"),
     ]
     facets: dict[str, RunFacet] = {"tags": tags_run.TagsRunFacet(tags=tags)}
-    return OperatorLineage(outputs=[_picture(picture) for picture in pictures], run_facets=facets)
+    outputs = [_picture(picture) for picture in pictures]
+    return OperatorLineage(inputs=list(map(input_dataset, made_from)), outputs=outputs, run_facets=facets)
 
 
 def dataset(path: str, **facets: Any) -> OutputDataset:
@@ -41,9 +43,21 @@ def dataset(path: str, **facets: Any) -> OutputDataset:
     """
     from openlineage.client.event_v2 import OutputDataset
 
-    scheme, bucket, key = without_connection(path)
-    namespace, name = (f"{scheme}://{bucket}", key.lstrip("/")) if bucket else ("file", key)
+    namespace, name = _names(path)
     return OutputDataset(namespace=namespace, name=name, outputFacets=facets)
+
+
+def input_dataset(path: str) -> InputDataset:
+    """Name a place that was read, as :func:`dataset` does one that was written."""
+    from openlineage.client.event_v2 import InputDataset
+
+    namespace, name = _names(path)
+    return InputDataset(namespace=namespace, name=name)
+
+
+def _names(path: str) -> tuple[str, str]:
+    scheme, bucket, key = without_connection(path)
+    return (f"{scheme}://{bucket}", key.lstrip("/")) if bucket else ("file", key)
 
 
 def _picture(picture: StoredPicture) -> OutputDataset:

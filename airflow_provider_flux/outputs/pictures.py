@@ -6,12 +6,15 @@ A webp asked of flux-1.1-pro has been seen to come as a JPEG, and an error page 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 MEDIA_TYPES: Mapping[str, str] = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 """The formats that FLUX models write, which are their files' extensions too. Everything else is refused."""
+
+INPUT_MEDIA_TYPES: Mapping[str, str] = {**MEDIA_TYPES, "gif": "image/gif"}
+"""The formats that FLUX models read (their schemas: jpeg, png, gif or webp)."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
@@ -22,7 +25,7 @@ two bytes (ITU-T T.81, B.1.1.5)."""
 
 
 class NotAPictureError(Exception):
-    """The bytes are no picture in a format that FLUX models write. The message says what they are instead."""
+    """The bytes are no picture in a format that is taken. The message says what they are instead."""
 
 
 class TruncatedPictureError(Exception):
@@ -33,7 +36,7 @@ class TruncatedPictureError(Exception):
 class Picture:
     """What a picture's bytes say of it.
 
-    :param format: ``png``, ``jpg`` or ``webp``, which is the file's extension too.
+    :param format: ``png``, ``jpg``, ``webp`` or ``gif``, which is the file's extension too.
     :param width: pixels, as is the height.
     """
 
@@ -42,10 +45,11 @@ class Picture:
     height: int
 
 
-def recognise(file: BinaryIO) -> Picture:
+def recognise(file: BinaryIO, formats: Collection[str] = MEDIA_TYPES) -> Picture:
     """Tell what picture a file is, from its first bytes to its last. No pixel is decoded.
 
     :param file: a seekable file, read from its start.
+    :param formats: those that are taken.
     :raises NotAPictureError: if it is none.
     :raises TruncatedPictureError: if its end is missing.
     """
@@ -55,6 +59,8 @@ def recognise(file: BinaryIO) -> Picture:
     file.seek(0)
     head = file.read(64)
     picture_format = _format(head)
+    if picture_format not in formats:
+        raise NotAPictureError(_described(head))
     if not _IS_WHOLE[picture_format](file, size):
         raise TruncatedPictureError(f"the {picture_format} picture ends too early, after {size} bytes")
     width, height = imagesize.get(file)
@@ -70,12 +76,16 @@ def _format(head: bytes) -> str:
         return "jpg"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
     raise NotAPictureError(_described(head))
 
 
 def _described(head: bytes) -> str:
     if not head:
         return "an empty file"
+    if head[4:8] == b"ftyp":
+        return f"a file of the kind {head[8:12].decode('latin-1').strip().upper()}, as phones and cameras write them"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     return "a text or a page" if start[:1] in (b"<", b"{", b"[") else f"a file that begins with {head[:8]!r}"
 
@@ -103,8 +113,15 @@ def _is_whole_webp(file: BinaryIO, size: int) -> bool:
     return 8 + int.from_bytes(file.read(4), "little") <= size
 
 
+def _is_whole_gif(file: BinaryIO, size: int) -> bool:
+    """Look for the trailer (GIF89a specification, 27). Some writers add zeros after it."""
+    file.seek(max(0, size - _JPEG_TAIL))
+    return file.read().rstrip(b"\0").endswith(b";")
+
+
 _IS_WHOLE: Mapping[str, Callable[[BinaryIO, int], bool]] = {
     "png": _is_whole_png,
     "jpg": _is_whole_jpeg,
     "webp": _is_whole_webp,
+    "gif": _is_whole_gif,
 }

@@ -9,6 +9,7 @@ from airflow_provider_flux.outputs.addresses import without_secrets
 from airflow_provider_flux.outputs.inline import is_inline
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.storable import storable
 from airflow_provider_flux.protocol.times import iso
 
 
@@ -20,7 +21,7 @@ def describe(prediction: Prediction, *, gateway: str, model: str, input: Mapping
     :param input: what was sent. Pictures inside it are left out, and URLs lose what signs them.
     """
     shown = {name: _harmless(value) for name, value in input.items()}
-    return {
+    described = {
         "prediction_id": prediction.id,
         "gateway": gateway,
         "model": model,
@@ -32,6 +33,7 @@ def describe(prediction: Prediction, *, gateway: str, model: str, input: Mapping
         "started_at": iso(prediction.started_at),
         "completed_at": iso(prediction.completed_at),
     }
+    return dict(storable(described))
 
 
 def _harmless(value: JSON) -> JSON:

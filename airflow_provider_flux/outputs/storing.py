@@ -7,7 +7,6 @@ not streamed to its place: when a stream breaks, s3fs makes an object of what th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,12 @@ from types import TracebackType
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from airflow_provider_flux.exceptions import FluxInputError, FluxOutputError, FluxOutputNotStoredError
+from airflow_provider_flux.exceptions import (
+    FluxInputError,
+    FluxOutputError,
+    FluxOutputNotStoredError,
+    FluxStorageError,
+)
 from airflow_provider_flux.outputs import inline
 from airflow_provider_flux.outputs.fetching import Fetched, Fetcher, FetchRules
 from airflow_provider_flux.outputs.pictures import (
@@ -27,10 +31,9 @@ from airflow_provider_flux.outputs.pictures import (
     TruncatedPictureError,
     recognise,
 )
+from airflow_provider_flux.outputs.places import LOCAL, open_place
 from airflow_provider_flux.protocol.messages import JSON
-
-_LOCAL = ("", "file", "local")
-"""Protocols of this machine. Its files are reached directly: on Airflow 3.1, a path without a scheme has no ``fs``."""
+from airflow_provider_flux.protocol.storable import dumps, find_unstorable
 
 _CONTENT_TYPE_ARGUMENTS = {"s3": "ContentType", "gs": "content_type"}
 """What s3fs and gcsfs call it. They guess it from the name otherwise, and Python knows no WebP before 3.13."""
@@ -61,27 +64,39 @@ class StoredPicture:
         return asdict(self)
 
 
-def check_output_path(output_path: str) -> None:
-    """Check that pictures could be stored there, before they are paid for. Nothing is written.
+def check_output_path(output_path: str, *, argument: str = "output_path") -> None:
+    """Check that files could be stored there, before anything is paid for. Nothing is written.
 
-    :raises FluxInputError: if no file system serves it, its connection is missing, or it is a relative path.
+    :param argument: the name by which errors call the path.
+    :raises FluxInputError: if no file system serves it, its connection is missing, it is a relative path, or a file.
+    :raises FluxStorageError: if this task's user may not write there.
     """
-    from airflow.sdk import BaseHook, ObjectStoragePath
-
     try:
-        path = ObjectStoragePath(output_path)
-        if path.protocol not in _LOCAL:
-            if path.conn_id:
-                # Amazon's file system goes on without a connection that it cannot find.
-                BaseHook.get_connection(path.conn_id)
-            _ = path.fs
-        elif not path.protocol and not Path(output_path).is_absolute():
+        for problem in find_unstorable(output_path, "path"):
+            raise ValueError(problem)  # noqa: TRY301
+        path = open_place(output_path)
+        if not path.protocol and not Path(output_path).is_absolute():
             raise ValueError("a relative path means another folder on every worker")  # noqa: TRY301
     except Exception as error:
         raise FluxInputError(
-            f"output_path {output_path!r} cannot be used: {error}. Nothing was sent. Give an absolute path, or a URL "
+            f"{argument} {output_path!r} cannot be used: {error}. Nothing was sent. Give an absolute path, or a URL "
             "such as s3://connection_id@bucket/folder, and install the provider of its scheme."
         ) from error
+    if path.protocol in LOCAL:
+        _check_folder(f"{argument} {output_path!r}", Path(path.path))
+
+
+def _check_folder(named: str, folder: Path) -> None:
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise FluxInputError(
+            f"{named} cannot be used: {there} is no folder. Nothing was sent. Give another path, or move what is there."
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FluxStorageError(
+            f"{named} cannot be used: this task's user may not write into {there}, or it is "
+            "read-only. Nothing was sent. Put the storage right and try again."
+        )
 
 
 class PictureStore:
@@ -111,6 +126,7 @@ class PictureStore:
         *,
         prediction_id: str,
         expires_at: float | None = None,
+        give_up_at: float | None = None,
         sidecar: Mapping[str, JSON] | None = None,
     ) -> list[StoredPicture]:
         """Fetch and store all pictures of a prediction that succeeded.
@@ -123,28 +139,30 @@ class PictureStore:
             :func:`airflow_provider_flux.outputs.naming.task_stem`.
         :param prediction_id: whose outputs they are, for messages.
         :param expires_at: when to stop trying to fetch, in seconds since the epoch; see
-            :meth:`airflow_provider_flux.outputs.fetching.Fetcher.fetch`.
+            :meth:`airflow_provider_flux.outputs.fetching.Fetcher.fetch`, as for the next.
+        :param give_up_at: when to end a try under way as well.
         :param sidecar: facts to write to ``{stem}.json`` with the pictures; see
             :func:`airflow_provider_flux.outputs.sidecar.describe`. It is written last, so that it vouches for them.
         :raises FluxOutputExpiredError: if a file is gone.
         :raises FluxOutputError: if an output can never be stored.
         :raises FluxOutputNotStoredError: if one could not be fetched or stored this time.
         """
+        until = {"expires_at": expires_at, "give_up_at": give_up_at}
         stored = [
-            self._store_one(output, f"{stem}_{number}", f"Picture {number} of prediction {prediction_id}", expires_at)
+            self._store_one(output, f"{stem}_{number}", f"Picture {number} of prediction {prediction_id}", until)
             for number, output in enumerate(outputs)
         ]
         if sidecar is not None:
             _store_sidecar(stem, sidecar, stored, f"The record of prediction {prediction_id}")
         return stored
 
-    def _store_one(self, output: str, stem: str, about: str, expires_at: float | None) -> StoredPicture:
+    def _store_one(self, output: str, stem: str, about: str, until: Mapping[str, float | None]) -> StoredPicture:
         is_inline = inline.is_inline(output)
         with _Landing(stem, about) as landing:
             if is_inline:
-                fetched = _unpack(output, landing.file, about, self._rules)
+                fetched = _unpack(output, landing, about, self._rules)
             else:
-                fetched = self._fetcher.fetch(output, landing.file, about=about, expires_at=expires_at)
+                fetched = self._fetcher.fetch(output, landing.file, about=about, **until)
             picture = fetched.picture
             path = f"{stem}.{picture.format}"
             landing.put(path, MEDIA_TYPES[picture.format])
@@ -159,11 +177,14 @@ def store_outputs(
     prediction_id: str,
     rules: FetchRules | None = None,
     expires_at: float | None = None,
+    give_up_at: float | None = None,
     sidecar: Mapping[str, JSON] | None = None,
 ) -> list[StoredPicture]:
     """Fetch and store all pictures of one prediction; see :meth:`PictureStore.store`."""
     with PictureStore(rules) as store:
-        return store.store(outputs, stem, prediction_id=prediction_id, expires_at=expires_at, sidecar=sidecar)
+        return store.store(
+            outputs, stem, prediction_id=prediction_id, expires_at=expires_at, give_up_at=give_up_at, sidecar=sidecar
+        )
 
 
 def stored_size(path: str) -> int | None:
@@ -172,7 +193,7 @@ def stored_size(path: str) -> int | None:
 
     place = ObjectStoragePath(path)
     try:
-        if place.protocol in _LOCAL:
+        if place.protocol in LOCAL:
             return Path(place.path).stat().st_size
         # A listing that s3fs remembers from earlier would hide what has been added or deleted since.
         place.fs.invalidate_cache(place.path)
@@ -182,13 +203,13 @@ def stored_size(path: str) -> int | None:
     return size
 
 
-def _unpack(output: str, file: BinaryIO, about: str, rules: FetchRules) -> Fetched:
+def _unpack(output: str, landing: _Landing, about: str, rules: FetchRules) -> Fetched:
     try:
         content = inline.decode(output)
         if len(content) > rules.largest_file:
             raise ValueError(f"it is larger than {rules.largest_file} bytes")  # noqa: TRY301
-        file.write(content)
-        return Fetched(recognise(file), hashlib.sha256(content).hexdigest(), len(content))
+        landing.write(content)
+        return Fetched(recognise(landing.file), hashlib.sha256(content).hexdigest(), len(content))
     except (ValueError, NotAPictureError, TruncatedPictureError) as error:
         raise FluxOutputError(f"{about} came inside the answer and cannot be used: {error}.") from error
 
@@ -199,9 +220,9 @@ def _store_sidecar(stem: str, facts: Mapping[str, JSON], pictures: Sequence[Stor
         entry = picture.as_dict()
         del entry["url"]  # it may be signed, and is dead soon
         listed.append(entry)
-    record = json.dumps({**facts, "pictures": listed}, indent=2, ensure_ascii=False)
+    record = dumps({**facts, "pictures": listed}, indent=2)
     with _Landing(stem, about) as landing:
-        landing.file.write(f"{record}\n".encode())
+        landing.write(f"{record}\n".encode())
         landing.put(f"{stem}.json", "application/json")
 
 
@@ -220,7 +241,7 @@ class _Landing:
         self._about = about
         with self._storing(stem):
             place = ObjectStoragePath(stem)
-            self._is_local = place.protocol in _LOCAL
+            self._is_local = place.protocol in LOCAL
             folder = Path(place.path).parent if self._is_local else Path(tempfile.gettempdir())
             self._path = folder / f".{uuid4().hex}.part"
             self.file: BinaryIO = _create(self._path)
@@ -229,8 +250,22 @@ class _Landing:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.file.close()
-        self._path.unlink(missing_ok=True)
+        try:
+            # On a full disk this fails too, for what is still buffered.
+            self.file.close()
+        except OSError:
+            return
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    def write(self, content: bytes) -> None:
+        """Write the whole file.
+
+        :raises FluxOutputNotStoredError: if that fails.
+        """
+        with self._storing(str(self._path)):
+            self.file.write(content)
+            self.file.flush()
 
     def put(self, path: str, media_type: str) -> None:
         """Put the file to its place.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.picture_inputs import pictures_of
 from airflow_provider_flux.protocol.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ class Storage:
     :param sidecar: write a JSON file with the facts next to them.
     :param outlets: the task's outlets, which get an asset event for what is stored.
     :param pictures: what has been stored.
+    :param made_from: paths of the pictures that the model was given.
     """
 
     output_path: str
     sidecar: bool
     outlets: Sequence[Any]
     pictures: list[StoredPicture] = field(default_factory=list)
+    made_from: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """Check that pictures could be stored there, before they are paid for.
@@ -55,9 +58,11 @@ class Storage:
         *,
         model: str,
         input: Mapping[str, JSON],
+        deadline: float | None = None,
     ) -> list[StoredPicture]:
         """Store the pictures of a prediction that succeeded, under names that a retry overwrites.
 
+        :param deadline: when the task is to end, in seconds since the epoch.
         :raises FluxOutputExpiredError: if a file is gone.
         :raises FluxOutputError: if an output can never be stored.
         :raises FluxOutputNotStoredError: if one could not be fetched or stored this time.
@@ -78,13 +83,15 @@ class Storage:
             map_index=task_instance.map_index,
             prediction_id=prediction.id,
         )
+        self.made_from = [picture["path"] for _, picture in pictures_of(input)]
         facts = describe(prediction, gateway=access.gateway.preset.name, model=model, input=input)
         self.pictures = store_outputs(
             prediction.outputs,
             stem,
             prediction_id=prediction.id,
-            rules=FetchRules(allow_private=access.allow_private_outputs),
+            rules=FetchRules(allow_private=access.allow_private_outputs, ca_file=access.ca_file),
             expires_at=min(expires_at(prediction) or math.inf, time.time() + PATIENCE),
+            give_up_at=deadline,
             sidecar=facts if self.sidecar else None,
         )
         told = ("prediction_id", "gateway", "model", "prompt", "seed")
@@ -95,7 +102,7 @@ class Storage:
         """Return what OpenLineage is told of the files."""
         from airflow_provider_flux.outputs.lineage import operator_lineage
 
-        return operator_lineage(self.pictures, gateway=gateway, model=model)
+        return operator_lineage(self.pictures, made_from=self.made_from, gateway=gateway, model=model)
 
 
 def storage_of(output_path: str | None, *, sidecar: bool, outlets: Sequence[Any]) -> Storage | None:

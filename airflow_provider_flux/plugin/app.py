@@ -123,7 +123,7 @@ async def rows(
 
 @app.get("/picture", dependencies=[_may_read_xcoms])
 async def picture(rest: Rest, task: TaskInstance, sha256: Sha256, small: bool = False) -> Response:
-    """Return a picture that this task instance has stored.
+    """Return a picture that this task instance has stored, or was given.
 
     The path is never taken from the request: it is looked up in what the task instance recorded, by the sha256.
     """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_flux.outputs.fetching import LARGEST_FILE
-from airflow_provider_flux.outputs.pictures import MEDIA_TYPES, NotAPictureError, TruncatedPictureError, recognise
+from airflow_provider_flux.outputs.pictures import INPUT_MEDIA_TYPES, NotAPictureError, TruncatedPictureError, recognise
 from airflow_provider_flux.plugin import records
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class NotServedError(Exception):
 
 
 def picture(path: str, sha256: str) -> tuple[bytes, str]:
-    """Return a stored picture and its media type.
+    """Return a picture that a task has stored or read, and its media type.
 
     :raises NotServedError: if it cannot be read, is no picture, or is not the one that was recorded.
     """
@@ -52,12 +52,12 @@ def picture(path: str, sha256: str) -> tuple[bytes, str]:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise _not_served(path, "its sha256 is not the recorded one")
     try:
-        found = recognise(io.BytesIO(content))
+        found = recognise(io.BytesIO(content), INPUT_MEDIA_TYPES)
     except (NotAPictureError, TruncatedPictureError) as error:
         raise _not_served(path, str(error)) from error
     if found.width * found.height > LARGEST_PICTURE:
         raise _not_served(path, f"it has {found.width} x {found.height} pixels")
-    return content, MEDIA_TYPES[found.format]
+    return content, INPUT_MEDIA_TYPES[found.format]
 
 
 @lru_cache(maxsize=THUMBNAILS_KEPT)
@@ -74,7 +74,7 @@ def thumbnail(path: str, sha256: str, width: int) -> tuple[bytes, str]:
         return content, media_type
     small = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
             if image.width * image.height > LARGEST_PICTURE:
                 raise _not_served(path, f"Pillow sees {image.width} x {image.height} pixels")
             image.draft("RGB", (width, width))

@@ -111,7 +111,12 @@ async def recorded_paths(rest: AirflowRest, scope: Scope, sha256: str) -> list[s
 
 def paths_of(sha256: str, shown: Iterable[Record]) -> list[str]:
     """Return where a picture is, by what predictions and rows say of their files."""
-    return [entry["path"] for record in shown for entry in record["stored"] if entry.get("sha256") == sha256]
+    return [
+        entry["path"]
+        for record in shown
+        for entry in (*record["stored"], *record["inputs"])
+        if entry.get("sha256") == sha256
+    ]
 
 
 async def _list(

@@ -6,10 +6,13 @@ that is missing or odd is left out.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from airflow_provider_flux.protocol.picture_inputs import values_of
 
 LONGEST_TEXT = 2000
 MOST_PICTURES = 16
@@ -37,6 +40,7 @@ def prediction(value: object) -> Record | None:
     record |= _numbers(metrics if isinstance(metrics, Mapping) else {}, ("predict_time",))
     record["outputs"] = _web_addresses(value.get("outputs"))
     record["stored"] = _pictures(value.get("stored"))
+    record["inputs"] = _pictures(value.get("inputs"))
     return record
 
 
@@ -48,6 +52,7 @@ def row(value: object) -> Record | None:
     record["id"] = value["prediction_id"] if isinstance(value.get("prediction_id"), str) else ""
     record["outputs"] = _web_addresses([value.get("url")])
     record["stored"] = _pictures([value])
+    record["inputs"] = _pictures(_inputs_of_row(value.get("input")))
     return record
 
 
@@ -62,6 +67,15 @@ def batch(value: object) -> Record | None:
         # What the totals at the end call it.
         figures["done"] = value["succeeded"]
     return figures | {"recent": [known for known in rows if known]}
+
+
+def _inputs_of_row(text: object) -> list[object]:
+    """Read the pictures out of a manifest's column ``input``."""
+    try:
+        read = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return []
+    return [value for _, value in values_of(read)] if isinstance(read, Mapping) else []
 
 
 def _common(value: Mapping[str, Any]) -> Record:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.run_times import SEEDS
+from airflow_provider_flux.protocol.storable import find_unstorable
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -47,6 +48,29 @@ def input_schema(model: str) -> Mapping[str, JSON] | None:
     return schema
 
 
+def field_type(model: JSON, name: JSON) -> str | None:
+    """Return the JSON type of an input field, such as ``string``; None if that is not known.
+
+    A prompt is a text for every model.
+    """
+    schema = input_schema(model) if isinstance(model, str) else None
+    field: Mapping[str, JSON] = (schema or {}).get("properties", {}).get(name, {})
+    is_prompt = not field and isinstance(name, str) and "prompt" in name.lower()
+    return "string" if is_prompt else field.get("type")
+
+
+@functools.cache
+def picture_fields(model: str) -> frozenset[str]:
+    """Return the fields of a model's input that are pictures, or lists of pictures; none if the model is not known."""
+    return frozenset(_picture_fields(input_schema(model) or {}))
+
+
+def _picture_fields(schema: Mapping[str, JSON]) -> Iterator[str]:
+    for name, field in schema.get("properties", {}).items():
+        if "uri" in (field.get("format"), field.get("items", {}).get("format")):
+            yield name
+
+
 def expected_outputs(model: str, input: Mapping[str, JSON]) -> int | None:
     """Return how many outputs a finished run has; None if that is not known.
 
@@ -65,6 +89,8 @@ def check_model(model: str) -> str | None:
     """Return what is wrong with a model's name, or None."""
     if not isinstance(model, str):
         return f"model must be a text such as {MODELS[0]!r}, not {type(model).__name__}"
+    for problem in find_unstorable(model, "model"):
+        return problem
     owner, slash, name = model.partition("/")
     if owner and slash and name and "/" not in name and model == model.strip() and ".." not in (owner, name):
         return None
@@ -99,7 +125,12 @@ def _unsendable_fields(input: Mapping[str, JSON]) -> tuple[str, ...]:
             problems.append(f"input: field name {name!r} is not a text")
             continue
         try:
-            json.dumps(value, allow_nan=False)
+            unstorable = [*find_unstorable(name, "input: field name"), *find_unstorable(value, f"input.{name}")]
+            problems += unstorable
+            if not unstorable:
+                json.dumps(value)
+        except RecursionError:
+            problems.append(f"input.{name}: it cannot be sent as JSON: it is nested too deeply, or holds itself")
         except (TypeError, ValueError) as error:
             problems.append(f"input.{name}: {_show(value)} cannot be sent as JSON ({error})")
     return tuple(problems)
@@ -108,15 +139,27 @@ def _unsendable_fields(input: Mapping[str, JSON]) -> tuple[str, ...]:
 def _schema_errors(schema: Mapping[str, JSON], input: Mapping[str, JSON]) -> tuple[str, ...]:
     from jsonschema import Draft202012Validator
 
-    errors = Draft202012Validator(schema).iter_errors(dict(input))
-    return tuple(_explain(error) for error in sorted(errors, key=lambda error: list(map(str, error.path))))
+    errors = sorted(Draft202012Validator(schema).iter_errors(dict(input)), key=lambda error: list(map(str, error.path)))
+    of_wrong_type = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
+    # A value of the wrong type is none of the choices either, which says nothing more.
+    told = (error for error in errors if error.validator != "enum" or tuple(error.absolute_path) not in of_wrong_type)
+    return (*map(_explain, told), *_blank_prompt(schema, input))
+
+
+def _blank_prompt(schema: Mapping[str, JSON], input: Mapping[str, JSON]) -> tuple[str, ...]:
+    """Refuse a prompt without a word where there is no picture to work on either: it is an empty cell, and paid for."""
+    prompt = input.get("prompt")
+    if not isinstance(prompt, str) or prompt.strip():
+        return ()
+    has_picture = any(input.get(name) for name in _picture_fields(schema))
+    return () if has_picture else (f"input.prompt: {prompt!r} is not allowed; it is empty",)
 
 
 def _explain(error: ValidationError) -> str:
     if error.validator == "required":
         return f"input: {error.message}"
     field = "input." + ".".join(str(step) for step in error.absolute_path)
-    return f"{field}: {_show(error.instance)} is not allowed; {_allowed(error)}{_template_hint(error)}"
+    return f"{field}: {_show(error.instance)} is not allowed; {_allowed(error)}"
 
 
 def _allowed(error: ValidationError) -> str:
@@ -127,24 +170,51 @@ def _allowed(error: ValidationError) -> str:
         choices = [str(choice) for choice in limit]
         likely = difflib.get_close_matches(str(error.instance).lower(), choices, n=1)
         hint = f" (did you mean {likely[0]}?)" if likely else ""
-        return f"allowed: {', '.join(choices)}{hint}"
+        return f"allowed: {_choices(limit)}{hint}"
     if error.validator in ("minimum", "maximum"):
         low, high = field_schema.get("minimum"), field_schema.get("maximum")
         if low is not None and high is not None:
             return f"allowed: {low} to {high}"
         return f"allowed: {error.validator} {limit}"
     if error.validator == "type":
-        return f"allowed: {limit}"
+        one_of = f", one of {_choices(field_schema['enum'])}" if "enum" in field_schema else ""
+        return f"allowed: {limit}{one_of}{_meant(error.instance, limit, field_schema)}"
     return error.message
 
 
-def _template_hint(error: ValidationError) -> str:
-    """A rendered template is a text unless the DAG says otherwise: the usual cause of a number in quotes."""
-    if error.validator != "type" or not isinstance(error.instance, str):
-        return ""
-    if error.validator_value not in ("integer", "number", "boolean", "array"):
-        return ""
-    return " (a template renders to text: set render_template_as_native_obj=True on the DAG to keep the type)"
+def _choices(choices: Sequence[JSON]) -> str:
+    """List what may be given. Texts that look like numbers are shown as the texts that they are."""
+    look_like_numbers = any(_number(choice) is not None for choice in choices if isinstance(choice, str))
+    return ", ".join(json.dumps(choice) if look_like_numbers else str(choice) for choice in choices)
+
+
+_FROM_TEMPLATE = "a template renders to text: set render_template_as_native_obj=True on the DAG to keep the type"
+"""The usual cause of a number in quotes."""
+
+
+def _meant(value: JSON, wanted: JSON, schema: Mapping[str, JSON]) -> str:
+    """Say how a value of the wrong type was probably meant to be written."""
+    if value is None:
+        return " (leave the field out instead)"
+    if wanted == "string" and isinstance(value, (bool, int, float)):
+        same = [choice for choice in schema.get("enum", ()) if _number(choice) == value]
+        return f" (the text {json.dumps(same[0] if same else str(value))} is meant, in quotes)"
+    if wanted == "boolean" and value in (0, 1):
+        return f" ({bool(value)} is meant)"
+    if isinstance(value, str) and wanted in ("integer", "number", "boolean", "array"):
+        number = _number(value)
+        is_meant = wanted in ("integer", "number") and number is not None
+        word = value.strip().lower() if wanted == "boolean" else ""
+        plain = value.strip() if is_meant else {"true": "True", "false": "False"}.get(word, "")
+        return f" ({f'{plain} is meant, without quotes; ' if plain else ''}{_FROM_TEMPLATE})"
+    return ""
+
+
+def _number(text: JSON) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
 
 
 def _unknown_fields(

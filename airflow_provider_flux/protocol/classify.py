@@ -8,6 +8,7 @@ Reply                                            create             everything e
 2xx that is cut off or not JSON                  unknown            doubtful
 connection never made                            retry              retry
 certificate not trusted                          refused            refused
+proxy or certificate file that cannot be used    refused            refused
 connection lost or silent after it was made      unknown            retry
 429                                              retry              retry
 500 ``invalid_request``, 503 ``model_not_found`` refused            retry
@@ -31,22 +32,27 @@ The codes are CometAPI's (error code and retry pages) and new-api's (types/error
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from enum import Enum
 
+from airflow_provider_flux.protocol.error_bodies import (
+    NAME_LIMIT,
+    kinds_of,
+    message_and_code,
+    says_error,
+    sketch,
+    told_status,
+    wait_asked_for,
+)
 from airflow_provider_flux.protocol.messages import JSON, Delivery, Purpose, Reply, Request, Response
+from airflow_provider_flux.protocol.prediction import Absent
+from airflow_provider_flux.protocol.storable import loads
 
 TEXT_LIMIT = 500
 """How many characters of a gateway's text are kept in an error."""
 READ_LIMIT = 4 * TEXT_LIMIT
 """How many are looked at: a text of megabytes would hold up the triggerer's loop."""
-NAME_LIMIT = 100
-"""The same for a code or a request id."""
 
 
 class Verdict(Enum):
@@ -70,6 +76,7 @@ class Reason(str, Enum):
     NOT_FOUND = "not_found"
     WRONG_URL = "wrong_url"
     CERTIFICATE = "certificate"
+    SETTING = "setting"
     RATE_LIMITED = "rate_limited"
     OUTAGE = "outage"
     NETWORK = "network"
@@ -130,6 +137,7 @@ _REASON_OF_STATUS = {
     402: Reason.CREDIT,
     403: Reason.FORBIDDEN,
     404: Reason.NOT_FOUND,
+    407: Reason.SETTING,
     409: Reason.OUTAGE,
     413: Reason.INPUT,
     422: Reason.INPUT,
@@ -139,11 +147,18 @@ _REASON_OF_STATUS = {
 _REASON_OF_CODE = {
     "invalid_request": Reason.INPUT,
     "convert_request_failed": Reason.INPUT,
+    "bad_request_body": Reason.INPUT,
     "model_not_found": Reason.MODEL,
     "insufficient_user_quota": Reason.CREDIT,
     "pre_consume_token_quota_failed": Reason.CREDIT,
+    "insufficient_quota": Reason.CREDIT,
+    "insufficient_balance": Reason.CREDIT,
+    "quota_not_enough": Reason.CREDIT,
     "access_denied": Reason.FORBIDDEN,
     "permission_denied": Reason.FORBIDDEN,
+    "invalid_api_key": Reason.KEY,
+    "invalid_token": Reason.KEY,
+    "rate_limit_exceeded": Reason.RATE_LIMITED,
     "prompt_blocked": Reason.CONTENT,
     "sensitive_words_detected": Reason.CONTENT,
     "task_not_exist": Reason.NOT_FOUND,
@@ -158,7 +173,7 @@ def classify(request: Request, reply: Reply) -> Success | Problem:
     if isinstance(reply, Response):
         return _classify_answer(request, reply)
     failure = Failure(_transport_reason(reply.delivery), reply.message, str(request))
-    if reply.delivery is Delivery.UNTRUSTED:
+    if reply.delivery in (Delivery.UNTRUSTED, Delivery.UNUSABLE):
         return Problem(Verdict.REFUSED, failure)
     in_doubt = reply.delivery is Delivery.IN_DOUBT and request.purpose is Purpose.CREATE
     return Problem(Verdict.UNKNOWN if in_doubt else Verdict.RETRY, failure)
@@ -166,14 +181,19 @@ def classify(request: Request, reply: Reply) -> Success | Problem:
 
 def malformed(request: Request, payload: JSON) -> Problem:
     """Judge good JSON that is not what was asked for."""
-    text = json.dumps(_sketch(payload), ensure_ascii=False)
+    text = json.dumps(sketch(payload), ensure_ascii=False)
     failure = Failure(Reason.MALFORMED, f"not a prediction: {shorten(text)}", str(request))
     return Problem(_when_unclear(request), failure)
 
 
-def not_found(request: Request) -> Problem:
-    """Judge a good answer that says the prediction is not there."""
-    failure = Failure(Reason.NOT_FOUND, "the gateway knows no such prediction", str(request))
+def absent(request: Request, what: Absent, payload: JSON) -> Problem:
+    """Judge a good answer that does not tell of the prediction that was asked for."""
+    if what is Absent.NOT_A_PREDICTION:
+        return malformed(request, payload)
+    if what is Absent.ANOTHER:
+        failure = Failure(Reason.MALFORMED, "the answer is about another prediction", str(request))
+    else:
+        failure = Failure(Reason.NOT_FOUND, "the gateway knows no such prediction", str(request))
     return Problem(_when_unclear(request), failure)
 
 
@@ -202,12 +222,11 @@ def can_pass(error: str) -> bool:
 
 _CONTENT_REFUSAL = re.compile(
     r"\bE005\b|NSFW|flagged as sensitive|content moderated|request moderated|prompt_blocked"
-    r"|sensitive_words_detected",
+    r"|sensitive_words_detected|content_policy_violation|moderation_blocked|content_filter",
     re.IGNORECASE,
 )
 _LASTING_FAILURE = re.compile(r"\b(E1001|E4875)\b")
 _REQUEST_ID = re.compile(r"\(?request[ _-]id:? ?([\w-]{4,})\)?", re.IGNORECASE)
-_RESETS_IN = re.compile(r"resets in ~?(\d+(?:\.\d+)?) ?s", re.IGNORECASE)
 
 
 def _classify_answer(request: Request, answer: Response) -> Success | Problem:
@@ -228,9 +247,9 @@ def _classify_success(request: Request, answer: Response, payload: JSON) -> Succ
         message = f"the answer is not whole JSON: {shorten(_body_text(answer)) or '(empty)'}"
         failure = Failure(Reason.MALFORMED, message, str(request), answer.status)
         return Problem(_when_unclear(request), failure)
-    if _says_error(payload):
+    if says_error(payload, _REASON_OF_CODE):
         failure = _failure(request, answer, payload)
-        return Problem(_verdict_on_error(request, answer.status, failure.reason), failure)
+        return Problem(_verdict_on_error(request, told_status(payload) or answer.status, failure.reason), failure)
     return Success(payload)
 
 
@@ -269,46 +288,35 @@ def _when_unclear(request: Request) -> Verdict:
     return Verdict.UNKNOWN if request.purpose is Purpose.CREATE else Verdict.DOUBTFUL
 
 
-def _sketch(payload: JSON, depth: int = 3) -> JSON:
-    """Cut a payload down before it is written out: a large one would hold up the triggerer's loop."""
-    if isinstance(payload, Mapping) and depth:
-        return {str(name)[:NAME_LIMIT]: _sketch(payload[name], depth - 1) for name in list(payload)[:10]}
-    if isinstance(payload, list) and depth:
-        return [_sketch(item, depth - 1) for item in payload[:3]]
-    if isinstance(payload, str):
-        return payload[:NAME_LIMIT]
-    return type(payload).__name__ if isinstance(payload, (Mapping, list)) else payload
-
-
 def _transport_reason(delivery: Delivery) -> Reason:
-    return Reason.CERTIFICATE if delivery is Delivery.UNTRUSTED else Reason.NETWORK
+    return {Delivery.UNTRUSTED: Reason.CERTIFICATE, Delivery.UNUSABLE: Reason.SETTING}.get(delivery, Reason.NETWORK)
 
 
 def _failure(request: Request, answer: Response, payload: JSON) -> Failure:
-    message, code = _message_and_code(payload)
+    message, code = message_and_code(payload, _REASON_OF_CODE)
     message = message[:READ_LIMIT]
     if not message:
         message = shorten(_page_title(answer) if _is_html(answer) else _body_text(answer)) or "(no text)"
     found = _REQUEST_ID.search(message)
     request_id = found[1] if found else answer.headers.get("x-request-id", "")
+    status = answer.status if answer.status >= 400 else told_status(payload) or answer.status
     return Failure(
-        _reason(answer.status, code, message),
+        _reason(status, code, f"{kinds_of(payload)} {message}"),
         shorten(_REQUEST_ID.sub("", message)),
         str(request),
         answer.status,
         shorten(code, NAME_LIMIT),
         shorten(request_id, NAME_LIMIT),
-        _retry_after(answer, payload),
+        wait_asked_for(answer.headers.get("retry-after"), payload, _body_text(answer)),
     )
 
 
 def _reason(status: int, code: str, message: str) -> Reason:
     if is_content_refusal(f"{code} {message}"):
         return Reason.CONTENT
-    if code in _REASON_OF_CODE:
-        return _REASON_OF_CODE[code]
-    if status in _REASON_OF_STATUS:
-        return _REASON_OF_STATUS[status]
+    known = _REASON_OF_CODE.get(code) or _REASON_OF_STATUS.get(status)
+    if known is not None:
+        return known
     if status in _PASSING_STATUSES or status >= 500 or status < 300:
         return Reason.OUTAGE
     return Reason.INPUT
@@ -319,7 +327,7 @@ _NOT_JSON = object()
 
 def _decode(answer: Response) -> JSON:
     try:
-        return json.loads(answer.body)
+        return loads(answer.body)
     except (ValueError, RecursionError):
         return _NOT_JSON
 
@@ -336,63 +344,3 @@ def _is_html(answer: Response) -> bool:
 def _page_title(answer: Response) -> str:
     title = re.search(r"<title[^>]*>(.*?)</title>", _body_text(answer), re.IGNORECASE | re.DOTALL)
     return title[1] if title else "no title"
-
-
-def _says_error(payload: JSON) -> bool:
-    """Tell a failure dressed as a 200 from a prediction, whose ``error`` belongs to the prediction."""
-    if not isinstance(payload, Mapping) or "id" in payload or "task_id" in payload:
-        return False
-    if payload.get("code") == "task_not_exist":
-        return False
-    envelope_failed = "data" in payload and payload.get("code") not in (None, "success", 0, 200)
-    return bool(payload.get("error")) or envelope_failed
-
-
-def _message_and_code(payload: JSON) -> tuple[str, str]:
-    """Read the three documented error bodies: ``{"error": {…}}``, ``{"code", "message"}`` and problem+json."""
-    if not isinstance(payload, Mapping):
-        return "", ""
-    error = payload.get("error")
-    body: Mapping[str, JSON] = error if isinstance(error, Mapping) else payload
-    code = body.get("code")
-    parts = [body.get("title"), body.get("detail"), body.get("message")]
-    if isinstance(error, str):
-        parts.append(error)
-    texts = [part if isinstance(part, str) else json.dumps(_sketch(part)) for part in parts if part]
-    return ": ".join(texts), code if isinstance(code, str) else ""
-
-
-def _retry_after(answer: Response, payload: JSON) -> float | None:
-    for hint in (answer.headers.get("retry-after"), _body_hint(payload)):
-        seconds = _hint_seconds(hint)
-        if seconds is not None:
-            return seconds
-    match = _RESETS_IN.search(_body_text(answer))
-    return float(match[1]) if match else None
-
-
-def _body_hint(payload: JSON) -> JSON:
-    if not isinstance(payload, Mapping):
-        return None
-    error = payload.get("error")
-    return payload.get("retry_after", error.get("retry_after") if isinstance(error, Mapping) else None)
-
-
-def _hint_seconds(hint: JSON) -> float | None:
-    if hint is None or isinstance(hint, bool):
-        return None
-    try:
-        seconds = float(hint)
-    except (TypeError, ValueError, OverflowError):
-        return _seconds_until(str(hint))
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _seconds_until(http_date: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(http_date)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_flux.protocol.catalogue import expected_outputs
-from airflow_provider_flux.protocol.classify import Failure, Problem, Success, Verdict, classify, malformed, not_found
+from airflow_provider_flux.protocol.classify import Failure, Problem, Success, Verdict, absent, classify, malformed
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.messages import JSON, Log, Request
 from airflow_provider_flux.protocol.prediction import (
@@ -302,11 +302,7 @@ class Conversation:
             prediction = (
                 read_created(payload) if prediction_id is None else read_prediction(payload, asked_for=prediction_id)
             )
-            if prediction is Absent.NOT_FOUND:
-                return not_found(request)
-            if prediction is Absent.NOT_A_PREDICTION:
-                return malformed(request, payload)
-            return prediction
+            return absent(request, prediction, payload) if isinstance(prediction, Absent) else prediction
 
         return read
 

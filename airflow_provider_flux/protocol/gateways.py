@@ -8,12 +8,15 @@ create pages).
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_flux.protocol.messages import JSON, Purpose, Request
-from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.prediction import NoIdError, Prediction, read_id
+from airflow_provider_flux.protocol.urls import tidy
+from airflow_provider_flux.protocol.wording import nearest
 
 GATEWAY_PREFIX = "/replicate/v1"
 """Where DeerAPI, CometAPI and gateways like them serve Replicate's API."""
@@ -49,6 +52,7 @@ class Preset:
     :param identity_path: a free request that needs the key, for the test button; empty where none is known.
     :param balance_path: a free request that tells what may be spent in all; empty where none is known.
     :param usage_path: a free request that tells what has been spent of it; empty where none is known.
+    :param files_path: where files can be uploaded that inputs may name; empty where they cannot.
     :param models_path: a free request that lists the models on offer; empty where none is known.
     :param price_list_path: a free request that tells what models cost; empty where none is known.
     :param prediction_page: page of one prediction for people, with ``{id}``; empty where none is known.
@@ -67,6 +71,7 @@ class Preset:
     identity_path: str = ""
     balance_path: str = ""
     usage_path: str = ""
+    files_path: str = ""
     models_path: str = ""
     price_list_path: str = ""
     prediction_page: str = ""
@@ -104,6 +109,7 @@ PRESETS: Mapping[str, Preset] = {
             waits_on_create=True,
             ends_predictions=True,
             identity_path="/v1/account",
+            files_path="/v1/files",
             prediction_page="https://replicate.com/p/{id}",
             # Replicate's rate limit page.
             requests_per_minute=3_000,
@@ -177,7 +183,7 @@ class Gateway:
 
         :param cursor: the ``next`` of the page before. Only its query is used: the rest names a host.
         """
-        query = (cursor or "").partition("#")[0].partition("?")[2]
+        query = tidy(f"https://cursor/{cursor or ''}").partition("#")[0].partition("?")[2]
         path = f"{self.prefix}/predictions"
         return Request(Purpose.LIST, "GET", f"{path}?{query}" if query else path)
 
@@ -185,11 +191,32 @@ class Gateway:
         """Build a free request outside the predictions, such as the model list."""
         return Request(Purpose.READ, "GET", path)
 
+    @property
+    def files_url(self) -> str:
+        """How the URLs of uploaded files begin; empty where none can be uploaded."""
+        return f"{self.origin}{self.preset.files_path}/" if self.preset.files_path else ""
+
+    def upload(self, content: bytes, *, name: str, media_type: str) -> Request:
+        """Build the request that uploads a file for an input (Replicate only).
+
+        :param name: the file's name, which its URL may show.
+        """
+        boundary = secrets.token_hex(16)
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="content"; filename="{name}"\r\n'
+            f"Content-Type: {media_type}\r\n\r\n"
+        )
+        body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        return Request(Purpose.READ, "POST", self.preset.files_path, body, headers)
+
     def page(self, prediction: Prediction) -> str:
         """Return the page of a prediction for people; empty where none is known."""
         return prediction.page or self.preset.prediction_page.format(id=quote(prediction.id, safe=""))
 
     def _prediction_path(self, prediction_id: str) -> str:
+        if not read_id(prediction_id):
+            raise NoIdError(prediction_id)
         return f"{self.prefix}/predictions/{quote(prediction_id, safe='')}"
 
 
@@ -207,7 +234,9 @@ def choose_gateway(
     :raises ValueError: if the host cannot be used, saying what to change.
     """
     if preset_name and preset_name not in PRESETS:
-        raise ValueError(f"unknown gateway {preset_name!r}; choose one of {', '.join(PRESETS)}")
+        raise ValueError(
+            f"unknown gateway {preset_name!r}; choose one of {', '.join(PRESETS)}{nearest(preset_name, PRESETS)}"
+        )
     if not host:
         if not preset_name or preset_name == "custom":
             raise ValueError("the connection has no host; set it to the gateway's URL")
@@ -220,6 +249,8 @@ def choose_gateway(
         )
     origin = f"{scheme}://{netloc}"
     preset = PRESETS[preset_name] if preset_name else _preset_of(origin)
+    _check_path(path, origin)
+    _check_prefix(prefix)
     chosen_prefix = "/" + (prefix or path or preset.prefix).strip("/")
     waits = preset.waits_on_create if waits_on_create is None else waits_on_create
     return Gateway(preset, origin, chosen_prefix.rstrip("/"), waits)
@@ -240,6 +271,8 @@ def _split_host(host: str) -> tuple[str, str, str]:
         parts = urlsplit(text)
         named = bool(parts.hostname) and parts.port != 0
         plain = named and not (parts.username or parts.password or parts.query or parts.fragment)
+        # Left over from a scheme that is written wrong, and from a key before the host that has a slash in it.
+        plain = plain and parts.hostname not in ("http", "https") and "@" not in parts.path
     except ValueError:
         plain = False
     if not plain or len(text.split()) != 1:
@@ -248,6 +281,26 @@ def _split_host(host: str) -> tuple[str, str, str]:
             "and put the key into the password field"
         )
     return parts.scheme, origin_of(text).partition("://")[2], parts.path.rstrip("/")
+
+
+_ENDPOINTS = ("models", "predictions", "completions", "generations", "images")
+"""Parts of a path that belong to a call and not to where the calls are."""
+
+
+def _check_path(path: str, origin: str) -> None:
+    steps = path.split("/")
+    found = next((place for place, step in enumerate(steps) if step in _ENDPOINTS), None)
+    if found is not None:
+        base = "/".join(steps[:found]).removesuffix("/flux")
+        short = origin if _preset_of(origin).prefix == base or not base else f"{origin}{base}"
+        raise ValueError(f"the host is the address of a single call, not of the gateway; shorten it to {short}")
+
+
+def _check_prefix(prefix: str) -> None:
+    if "://" in prefix or len(prefix.split()) > 1 or set(prefix) & set("?#"):
+        raise ValueError(f"path_prefix in extra must be a path such as {GATEWAY_PREFIX}, not {prefix!r}")
+    if set(prefix.split("/")) & set(_ENDPOINTS):
+        raise ValueError(f"path_prefix in extra goes too far; it is where the calls are, such as {GATEWAY_PREFIX}")
 
 
 def is_loopback(origin: str) -> bool:

@@ -7,10 +7,12 @@ could be the one, or the list cannot be read, nothing is sent again on its word.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from airflow_provider_flux.protocol import picture_inputs
 from airflow_provider_flux.protocol.classify import Failure, Verdict
+from airflow_provider_flux.protocol.fingerprint import plain_numbers
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow, Sleep
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
@@ -57,7 +59,13 @@ class Match:
     candidates: Sequence[Prediction] = field(default_factory=tuple)
 
 
-def match(sent_at: Sequence[float], candidates: Sequence[Prediction], *, asked_at: float) -> Match:
+def match(
+    sent_at: Sequence[float],
+    candidates: Sequence[Prediction],
+    *,
+    asked_at: float,
+    doubtful: Sequence[Prediction] = (),
+) -> Match:
     """Decide what the list tells of creates with one and the same input.
 
     ============================ =========================== ==========================================
@@ -67,16 +75,22 @@ def match(sent_at: Sequence[float], candidates: Sequence[Prediction], *, asked_a
     as many as creates                                       each create has made one
     fewer, or none               before the last look        of the last creates nothing yet
     fewer, or none               at the last look, or later  the last creates have made nothing
+    the same, and some do not    at the last look, or later  any could be theirs: nothing is sent again
+    show whose they are
     ============================ =========================== ==========================================
 
     :param sent_at: when each create was sent, in seconds since the epoch.
     :param candidates: predictions with just this input, made since, that belong to nobody else.
     :param asked_at: when the list was asked for.
+    :param doubtful: predictions of which the list does not show whether they are theirs.
     """
     if len(candidates) > len(sent_at):
         return Match(candidates=candidates)
     left = sorted(sent_at)[len(candidates) :]
-    return Match(made=candidates, not_made=sum(asked_at >= moment + LOOKS_AFTER[-1] for moment in left))
+    not_made = sum(asked_at >= moment + LOOKS_AFTER[-1] for moment in left)
+    if not_made and doubtful:
+        return Match(candidates=[*candidates, *doubtful])
+    return Match(made=candidates, not_made=not_made)
 
 
 def next_look(sent_at: float, now: float) -> float:
@@ -86,7 +100,7 @@ def next_look(sent_at: float, now: float) -> float:
 
 def identity(model: str, input: Mapping[str, JSON]) -> str:
     """Return what two predictions of one input share: numbers that are equal in JSON are written the same."""
-    return json.dumps([model, _plain_numbers(input)], sort_keys=True, separators=(",", ":"))
+    return json.dumps([model, plain_numbers(input)], sort_keys=True, separators=(",", ":"))
 
 
 def could_be_made(prediction: Prediction, sent_at: float) -> bool:
@@ -112,15 +126,61 @@ def listed_since(conversation: Conversation, moment: float, *, deadline: float) 
 
 
 def candidates_of(
-    listed: Sequence[Prediction], model: str, input: Mapping[str, JSON], *, sent_at: float
+    listed: Sequence[Prediction], model: str, input: Mapping[str, JSON], *, sent_at: float, sent_as: str = ""
 ) -> list[Prediction]:
-    """Return those of listed predictions that a create of this input can have made."""
-    sought = identity(model, input)
+    """Return those of listed predictions that a create of this input can have made.
+
+    :param sent_as: what was sent in the place of its pictures, as :func:`.picture_inputs.sent_as` names it.
+    """
+    is_alike = _alike(model, input)
     return [
         prediction
         for prediction in listed
-        if could_be_made(prediction, sent_at) and identity(prediction.model, prediction.input) == sought
+        if could_be_made(prediction, sent_at)
+        and is_alike(prediction)
+        and picture_inputs.sent_as(input, prediction.input) == sent_as
     ]
+
+
+def doubtful_of(
+    listed: Sequence[Prediction], model: str, input: Mapping[str, JSON], *, sent_at: float, files_url: str
+) -> list[Prediction]:
+    """Return those of listed predictions that a create can have made, though their inputs do not say so.
+
+    Replicate deletes input and output an hour after the end (``data_removed``): a list that is read later does not
+    show any more whose a prediction is. And a service may show another URL for a picture than was sent; only the URLs
+    of its uploaded files are unlike for each create.
+
+    :param files_url: how these begin; empty if the service takes no files.
+    """
+    until, is_alike = sent_at + LOOKS_AFTER[-1] + CLOCK_SKEW, _alike(model, input)
+    return [
+        prediction
+        for prediction in listed
+        if prediction.model == model
+        and could_be_made(prediction, sent_at)
+        and (prediction.created_at or 0.0) <= until
+        and (
+            (prediction.data_removed and not prediction.input)
+            or (is_alike(prediction) and _shows_other_urls(prediction, input, files_url))
+        )
+    ]
+
+
+def _alike(model: str, input: Mapping[str, JSON]) -> Callable[[Prediction], bool]:
+    """Return what tells whether a prediction has an input, but for its pictures."""
+    sought = identity(model, picture_inputs.without_pictures(input, input))
+
+    def is_alike(prediction: Prediction) -> bool:
+        shown = picture_inputs.without_pictures(input, prediction.input)
+        return identity(prediction.model, shown) == sought
+
+    return is_alike
+
+
+def _shows_other_urls(prediction: Prediction, input: Mapping[str, JSON], files_url: str) -> bool:
+    shown = picture_inputs.values_at_pictures(input, prediction.input)
+    return bool(shown) and not all(files_url and str(value).startswith(files_url) for value in shown)
 
 
 def settle(
@@ -131,9 +191,11 @@ def settle(
     sent_at: float,
     failure: Failure,
     deadline: float,
+    sent_as: str = "",
 ) -> Flow[Prediction | None]:
     """Find out from the list what a create has made.
 
+    :param sent_as: what was sent in the place of the input's pictures, as :func:`.picture_inputs.sent_as` names it.
     :param failure: how its answer was lost.
     :return: the prediction; None if the create has made none, for certain.
     :raises OutcomeUnknown: if the list cannot be read, or does not tell by the deadline.
@@ -150,7 +212,12 @@ def settle(
             listed = yield from listed_since(conversation, sent_at, deadline=until)
         except CallFailed as failed:
             raise OutcomeUnknown(failed.failure, sent_at) from failed
-        told = match([sent_at], candidates_of(listed, model, input, sent_at=sent_at), asked_at=asked_at)
+        told = match(
+            [sent_at],
+            candidates_of(listed, model, input, sent_at=sent_at, sent_as=sent_as),
+            asked_at=asked_at,
+            doubtful=doubtful_of(listed, model, input, sent_at=sent_at, files_url=conversation.gateway.files_url),
+        )
         if told.candidates:
             raise OutcomeUnknown(failure, sent_at, candidates=[prediction.id for prediction in told.candidates])
         if told.made:
@@ -164,6 +231,8 @@ def find_alive(
 ) -> Flow[Prediction | None]:
     """Return the newest prediction of an input that still brings a picture, or has brought one; None if there is none.
 
+    Of an input with pictures there is none: what was sent in their place is known to nobody any more.
+
     :raises CallFailed: if the list cannot be read.
     """
     listed = yield from listed_since(conversation, since, deadline=deadline)
@@ -172,11 +241,3 @@ def find_alive(
         if is_alive or (prediction.status is PredictionStatus.SUCCEEDED and prediction.outputs):
             return prediction
     return None
-
-
-def _plain_numbers(value: JSON) -> JSON:
-    if isinstance(value, Mapping):
-        return {name: _plain_numbers(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -33,14 +33,14 @@ class Request:
     :param purpose: why it is made; decides what may be repeated.
     :param method: the HTTP method.
     :param path: absolute path, already percent-encoded, with the query if there is one.
-    :param body: sent as JSON when not None.
+    :param body: sent as it is if it is bytes, else as JSON; nothing is sent if it is None.
     :param headers: headers besides the authentication.
     """
 
     purpose: Purpose
     method: str
     path: str
-    body: Mapping[str, JSON] | None = None
+    body: Mapping[str, JSON] | bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -67,9 +67,11 @@ class Delivery(str, Enum):
     """How far a request got before the connection failed."""
 
     NOT_SENT = "not sent"
-    """No connection was made, so the gateway cannot have seen the request."""
+    """It failed before the first byte could leave, so the gateway cannot have seen the request."""
     UNTRUSTED = "untrusted"
-    """The gateway's certificate was refused before the request was sent."""
+    """The gateway's certificate was refused before the request was sent, or the gateway refused ours."""
+    UNUSABLE = "unusable"
+    """A proxy or a certificate file that a setting names cannot be used, so nothing was sent."""
     IN_DOUBT = "in doubt"
     """The request may have arrived: the connection ended or stayed silent after it was opened."""
 

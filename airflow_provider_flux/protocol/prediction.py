@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import Enum
 
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.urls import tidy
 
 
 class PredictionStatus(str, Enum):
@@ -107,6 +108,37 @@ class Absent(Enum):
     NOT_FOUND = "not found"
     """The gateway says that it knows no such prediction, or none yet."""
     NOT_A_PREDICTION = "not a prediction"
+    ANOTHER = "another prediction"
+    """The answer is about a prediction that was not asked for, and so is its picture."""
+
+
+LONGEST_ID = 200
+_ID = re.compile(rf"[^\s/\\]{{1,{LONGEST_ID}}}")
+
+
+def read_id(value: JSON) -> str:
+    """Return the id of a prediction, which some gateways write as a number; empty if it can be none.
+
+    It becomes part of a path and of log lines: ``..`` would lead to another path, and a control character make two
+    lines of one.
+    """
+    text = str(value) if value and isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    # What could not be stored has become U+FFFD by now; by such an id nothing is found again.
+    is_good = _ID.fullmatch(text) and text.isprintable() and text not in (".", "..") and "\ufffd" not in text
+    return text if is_good else ""
+
+
+class NoIdError(ValueError):
+    """A text was given for the id of a prediction that can be none."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(f"{repr(text)[:LONGEST_ID]} cannot be the id of a prediction")
+
+
+def ids_in(payload: Mapping[str, JSON]) -> list[str]:
+    """Return the ids that an object goes by. A text comes first: new-api's numbers are rows of its database."""
+    values = sorted((payload.get("id"), payload.get("task_id")), key=lambda value: not isinstance(value, str))
+    return [found for value in values if (found := read_id(value))]
 
 
 def read_prediction(payload: JSON, *, asked_for: str | None = None) -> Prediction | Absent:
@@ -116,12 +148,15 @@ def read_prediction(payload: JSON, *, asked_for: str | None = None) -> Predictio
     (``{"code", "message", "data": {"task_id", "status", "data": {…}}}``) and BFL's ``{"id", "status", "result"}``.
 
     :param payload: the decoded JSON.
-    :param asked_for: the id that was asked for; it wins over the id in an envelope, which may be the upstream's.
+    :param asked_for: the id that was asked for. It wins over the id inside an envelope, which may be the upstream's; an
+        answer that goes by another one is not believed.
     """
     if not isinstance(payload, Mapping):
         return Absent.NOT_A_PREDICTION
     if _is_enveloped(payload):
         return _read_envelope(payload, asked_for)
+    if asked_for and (named := ids_in(payload)) and asked_for not in named:
+        return Absent.ANOTHER
     return _read_object(payload, asked_for)
 
 
@@ -130,11 +165,11 @@ def read_created(payload: JSON) -> Prediction | Absent:
     read = read_prediction(payload)
     if read is not Absent.NOT_A_PREDICTION or not isinstance(payload, Mapping):
         return read
-    good = _is_enveloped(payload) and payload["code"] in _GOOD_CODES
+    good = _is_enveloped(payload) and payload["code"] in GOOD_CODES
     return _read_bare_id(payload["data"] if good else payload) or read
 
 
-_GOOD_CODES = ("success", 0, 200)
+GOOD_CODES = ("success", 0, 200)
 
 
 def _is_enveloped(payload: Mapping[str, JSON]) -> bool:
@@ -143,31 +178,36 @@ def _is_enveloped(payload: Mapping[str, JSON]) -> bool:
 
 def _read_bare_id(created: JSON) -> Prediction | None:
     if isinstance(created, Mapping):
-        says_error = created.get("error") or created.get("code") not in (None, *_GOOD_CODES)
+        says_error = created.get("error") or created.get("code") not in (None, *GOOD_CODES)
         if says_error or isinstance(created.get("status"), (int, float)):
             return None
-        created = created.get("id") or created.get("task_id")
-    prediction_id = str(created) if isinstance(created, (str, int)) and not isinstance(created, bool) else ""
+        created = next(iter(ids_in(created)), None)
+    prediction_id = read_id(created)
     return Prediction(id=prediction_id, status=PredictionStatus.STARTING) if prediction_id else None
 
 
 def _read_envelope(payload: Mapping[str, JSON], asked_for: str | None) -> Prediction | Absent:
     task = payload["data"]
-    if payload["code"] not in _GOOD_CODES:
+    if payload["code"] not in GOOD_CODES:
         return Absent.NOT_FOUND if payload["code"] == "task_not_exist" else Absent.NOT_A_PREDICTION
     if task is None:
         return Absent.NOT_FOUND
     if not isinstance(task, Mapping):
         return Absent.NOT_A_PREDICTION
     inner = task.get("data")
+    named = ids_in(task)[::-1] or ids_in(_mapping(inner))
+    if asked_for and named and asked_for not in named:
+        return Absent.ANOTHER
     inside = _read_object(inner if isinstance(inner, Mapping) else task, asked_for)
-    prediction_id = asked_for or _text(task.get("task_id")) or _text(task.get("id"))
+    prediction_id = asked_for or next(iter(named), "")
     word = _text(task.get("status"))
     if not prediction_id or not word:
         return inside
     if isinstance(inside, Absent):
         inside = Prediction(id=prediction_id, status=PredictionStatus.UNKNOWN)
     status = _status(word)
+    failed = PredictionStatus.FAILED in (status, inside.status)
+    codes = _codes_of_failure(task, inside.error or "") if failed else ()
     return replace(
         inside,
         id=prediction_id,
@@ -175,7 +215,7 @@ def _read_envelope(payload: Mapping[str, JSON], asked_for: str | None) -> Predic
         status=inside.status if inside.status.is_terminal or status is PredictionStatus.UNKNOWN else status,
         status_word=word,
         outputs=inside.outputs or _outputs(_url(task.get("result_url"))),
-        error=_joined(_text(task.get("fail_reason")), inside.error),
+        error=_joined(*codes, _text(task.get("fail_reason")), inside.error),
         created_at=inside.created_at or _seconds(task.get("submit_time")),
         started_at=inside.started_at or _seconds(task.get("start_time")),
         completed_at=inside.completed_at or _seconds(task.get("finish_time")),
@@ -186,7 +226,7 @@ def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Predicti
     word = payload.get("status")
     if word == "Task not found":
         return Absent.NOT_FOUND
-    prediction_id = _text(payload.get("id")) or _text(payload.get("task_id"))
+    prediction_id = next(iter(ids_in(payload)), "")
     if not prediction_id:
         return Absent.NOT_A_PREDICTION
     if word is None:
@@ -202,6 +242,8 @@ def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Predicti
     output = payload.get("output", sample)
     outputs = _outputs(output)
     moderated = word if word.lower().endswith("moderated") else None
+    error = _error_text(payload.get("error")) or ""
+    failed = _status(word) is PredictionStatus.FAILED
     return Prediction(
         id=asked_for or prediction_id,
         status=_status(word),
@@ -209,7 +251,7 @@ def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Predicti
         model=_text(payload.get("model")),
         outputs=outputs,
         odd_output="" if outputs or not output else _shown(output)[:200],
-        error=_joined(moderated, _error_text(payload.get("error"))),
+        error=_joined(moderated, *_codes_of_failure(payload, error), error) if failed else error or None,
         input=_mapping(payload.get("input")),
         metrics=_mapping(payload.get("metrics")),
         created_at=_seconds(payload.get("created_at")),
@@ -229,11 +271,33 @@ def _text(value: JSON) -> str:
 
 
 def _error_text(value: JSON) -> str | None:
+    """Return all that an error says; its code may be the only word of why a new attempt is useless."""
     if value is None or value == "":
         return None
-    if isinstance(value, Mapping):
-        return _text(value.get("message"))[:TEXT_LIMIT] or _shown(value)
-    return _shown(value)
+    if isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+        return _joined(*(_error_text(part) for part in value[:10]))
+    if not isinstance(value, Mapping):
+        return _shown(value)
+    text = _text(value.get("message")) or _text(value.get("detail")) or _text(value.get("error"))
+    codes = (code for code in _codes(value) if code not in text)
+    return _joined(*codes, text[:TEXT_LIMIT]) if text else _shown(value)
+
+
+def _codes(value: Mapping[str, JSON]) -> tuple[str, ...]:
+    """Return the codes beside a text; not those that say that all is well."""
+    found = (_text(value.get(name))[:CODE_LIMIT] for name in ("code", "error_code", "type"))
+    return tuple(code for code in found if code and code not in GOOD_CODES)
+
+
+def _codes_of_failure(payload: JSON, text: str) -> tuple[str, ...]:
+    """Return the codes that a failure tells beside its error, or in its logs (Replicate's error code page)."""
+    payload = _mapping(payload)
+    in_logs = _CODE_IN_LOGS.findall(_text(payload.get("logs"))[-TEXT_LIMIT:])[-1:]
+    return tuple(code for code in (*_codes(payload), *in_logs) if code not in text)
+
+
+CODE_LIMIT = 100
+_CODE_IN_LOGS = re.compile(r"\((?:code: ?)?(E\d{3,4}|PA)\)")
 
 
 def _joined(*texts: str | None) -> str | None:
@@ -252,7 +316,7 @@ def _outputs(value: JSON) -> tuple[str, ...]:
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
-    return tuple(item for item in values if _url(item) is not None)
+    return tuple(url for item in values if (url := _url(item)) is not None)
 
 
 _REPR = reprlib.Repr()
@@ -272,7 +336,10 @@ def _page(urls: JSON) -> str:
 
 def _url(value: JSON) -> str | None:
     # new-api puts the failure's text here where a task has no result (model/task.go, GetResultURL).
-    return value if isinstance(value, str) and value.startswith(("https://", "http://", "data:")) else None
+    if not isinstance(value, str):
+        return None
+    url = tidy(value) if "://" in value[:100] else value.strip()
+    return url if url.startswith(("https://", "http://")) or url[:5].lower() == "data:" else None
 
 
 _YEAR_10000 = 253_402_300_800

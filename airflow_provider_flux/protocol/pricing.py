@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 from airflow_provider_flux.protocol.catalogue import OWNER, input_schema
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.picture_inputs import is_picture, values_of
 from airflow_provider_flux.protocol.prediction import Prediction
 
 MEGAPIXEL = 1024 * 1024
@@ -149,14 +150,22 @@ def _add_up(price: Price | None, input: Mapping[str, JSON], areas: Sequence[int 
     """
     if price is None:
         return None
-    # Most pictures in an input are URLs, so that nobody here knows their size.
-    if price.per_input_megapixel and any(input.get(field) for field in _PICTURE_FIELDS):
+    given = _input_megapixels(input) if price.per_input_megapixel else 0
+    if given is None:
         return None
     known = [area for area in areas if area is not None]
     if price.per_output_megapixel and len(known) < len(areas):
         return None
     pictures = price.per_picture * len(areas) + price.per_output_megapixel * sum(known)
-    return round(price.per_prediction + pictures, 6)
+    return round(price.per_prediction + price.per_input_megapixel * given + pictures, 6)
+
+
+def _input_megapixels(input: Mapping[str, JSON]) -> int | None:
+    """Add up the pictures in an input; None if one is a URL, of which nobody here knows the size."""
+    pictures = [value for _, value in values_of({field: input.get(field) for field in _PICTURE_FIELDS}) if value]
+    if not all(map(is_picture, pictures)):
+        return None
+    return sum(_megapixels(picture["width"], picture["height"]) for picture in pictures)
 
 
 def _asked_pictures(model: str, input: Mapping[str, JSON]) -> int | None:

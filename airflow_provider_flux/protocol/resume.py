@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from airflow_provider_flux.protocol.classify import can_pass
-from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import CANCELED, Prediction, PredictionStatus
 
@@ -24,6 +21,7 @@ class SubmissionRecord:
     :param sent_at: when the create was about to be sent, in seconds since the epoch.
     :param prediction_id: None as long as nobody knows whether there is a prediction.
     :param told: whether an error has said so, and what clearing the task may cost.
+    :param sent_as: what was sent in the place of pictures, as :func:`.picture_inputs.sent_as` names it.
     """
 
     fingerprint: str
@@ -32,6 +30,7 @@ class SubmissionRecord:
     sent_at: float
     prediction_id: str | None = None
     told: bool = False
+    sent_as: str = ""
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, JSON]) -> SubmissionRecord:
@@ -145,12 +144,6 @@ def _is_at_its_end(prediction: Prediction) -> bool:
     if prediction.status is PredictionStatus.SUCCEEDED:
         return not prediction.outputs
     return prediction.status is PredictionStatus.FAILED and not can_pass(prediction.error or "")
-
-
-def fingerprint_of(gateway: Gateway, model: str, input: Mapping[str, JSON]) -> str:
-    """Return a short name for what is submitted, the same on every machine."""
-    whole = json.dumps([gateway.origin, gateway.prefix, model, input], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
 def can_be_handed_on(prediction: Prediction) -> bool:

@@ -6,8 +6,8 @@ retries, clears, workers and triggerers, so that the next try finds what the las
 Airflow's own ``ResumableJobMixin`` is not used: it saves nothing before the job is submitted, so that a worker that
 dies in between pays again, and it does not cover a task that defers.
 
-The flows yield two effects besides those of :mod:`airflow_provider_flux.protocol.flows`: :class:`Save` and
-:class:`LookUp`. Hook, operator and batch differ only in how they carry these out.
+The flows yield three effects besides those of :mod:`airflow_provider_flux.protocol.flows`: :class:`Prepare`,
+:class:`Save` and :class:`LookUp`. Hook, operator and batch differ only in how they carry these out.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from dataclasses import dataclass, field, replace
 from airflow_provider_flux.protocol import lookup
 from airflow_provider_flux.protocol.cancellation import cancel
 from airflow_provider_flux.protocol.classify import Failure, Reason
+from airflow_provider_flux.protocol.fingerprint import fingerprint_of, is_fingerprint_of
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown
 from airflow_provider_flux.protocol.messages import JSON, Request
+from airflow_provider_flux.protocol.picture_inputs import pictures_of, sent_as
 from airflow_provider_flux.protocol.prediction import Prediction
-from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide, fingerprint_of
+from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,16 @@ class Save:
     def is_intent(self) -> bool:
         """Whether a create follows."""
         return self.record is not None and self.record.prediction_id is None and not self.record.told
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Return the input as it is to be sent, with something that the gateway can read in the place of each picture.
+
+    What is raised goes to the caller: nothing has been sent then.
+    """
+
+    input: Mapping[str, JSON]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,9 @@ def made_nothing(failed: CallFailed) -> bool:
 class Submission:
     """The flows by which one prediction is had, at most once paid for.
 
-    :param request: builds the create. Called right before it is sent, since some of its headers count from then.
+    :param input: what is asked for; pictures in it as :mod:`.picture_inputs` describes them.
+    :param request: builds the create from the input as it is sent. Called right before that, since some of its headers
+        count from then.
     :param deadline: until when transient problems are retried and creates are sent, in seconds since the epoch.
     :param unrecorded_since: where no record is kept but an earlier try may have made a prediction: when that can have
         been, in seconds since the epoch.
@@ -77,7 +91,7 @@ class Submission:
     conversation: Conversation
     model: str
     input: Mapping[str, JSON]
-    request: Callable[[], Request]
+    request: Callable[[Mapping[str, JSON]], Request]
     policy: ResumePolicy
     deadline: float
     unrecorded_since: float | None = None
@@ -97,6 +111,8 @@ class Submission:
         :raises NotSubmitted: if nothing was sent.
         :raises CallFailed: if the gateway refuses, or does not say what became of the recorded prediction.
         """
+        if record is not None and self._is_same(record.fingerprint):
+            record = replace(record, fingerprint=self.fingerprint)
         step = self._decide(record, seen)
         if step is Step.ASK and record is not None:
             seen = yield from self._ask(record)
@@ -125,9 +141,13 @@ class Submission:
             self.model,
             self.input,
             sent_at=effect.record.sent_at,
+            sent_as=effect.record.sent_as,
             failure=effect.failure,
             deadline=self.deadline,
         )
+
+    def _is_same(self, fingerprint: str) -> bool:
+        return is_fingerprint_of(fingerprint, self.conversation.gateway, self.model, self.input)
 
     def _decide(self, record: SubmissionRecord | None, seen: Prediction | None, *, gone: bool = False) -> Step:
         return decide(record, fingerprint=self.fingerprint, policy=self.policy, seen=seen, gone=gone)
@@ -155,10 +175,11 @@ class Submission:
         """Make a new prediction. The only place from which a create is sent."""
         self._tell_why(earlier, seen)
         may_resend = self.policy.resubmits and not self.policy.can_list
+        sent = (yield Prepare(self.input)) if any(pictures_of(self.input)) else self.input
         while True:
-            intent = yield from self._intend()
+            intent = yield from self._intend(sent)
             try:
-                prediction: Prediction = yield from self.conversation.submit(self.request(), deadline=self.deadline)
+                prediction: Prediction = yield from self.conversation.submit(self.request(sent), deadline=self.deadline)
             except NotSubmitted:
                 yield from self._keep(None)
                 raise
@@ -175,7 +196,7 @@ class Submission:
             yield from self._keep(replace(intent, prediction_id=prediction.id))
             return prediction
 
-    def _intend(self) -> Flow[SubmissionRecord]:
+    def _intend(self, sent: Mapping[str, JSON]) -> Flow[SubmissionRecord]:
         now = self.conversation.clock()
         if now >= self.deadline:
             raise NotSubmitted("The deadline passed before the prediction was asked for; nothing was sent.")
@@ -184,6 +205,7 @@ class Submission:
             generation=self.policy.generation,
             try_number=self.policy.try_number,
             sent_at=now,
+            sent_as=sent_as(self.input, sent),
         )
         yield Save(intent)
         return intent

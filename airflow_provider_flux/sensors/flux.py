@@ -21,6 +21,8 @@ from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
 from airflow_provider_flux.operators.base import PredictionTask, check_waiting
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
+from airflow_provider_flux.protocol.storable import find_unstorable
+from airflow_provider_flux.tasks.arguments import text_argument
 from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
 from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
@@ -31,7 +33,9 @@ from airflow_provider_flux.tasks.results import publish_id, settle
 from airflow_provider_flux.triggers.defer import defer_until_ended
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from os import PathLike
+
+    from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_flux.protocol.prediction import Prediction
 
@@ -82,7 +86,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | None = None,
         end_from_trigger: EndFromTrigger = "auto",
-        output_path: str | None = None,
+        output_path: str | PathLike[str] | ObjectStoragePath | None = None,
         output_sidecar: bool = False,
         poke_interval: Any = DEFAULT_POKE_INTERVAL,
         **kwargs: Any,
@@ -95,7 +99,9 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         self.poll_interval = poll_interval
         self.end_from_trigger = end_from_trigger
         self.output_path = output_path
+        self._stores_pictures = output_path is not None
         self.output_sidecar = output_sidecar
+        self._deadline: float | None = None
         self._doubtful_looks = 0
         self._in_trouble = False
 
@@ -104,6 +110,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         if not self.deferrable:
             # A leg of a rescheduled sensor that sees nothing leaves the link of the leg before.
             self.prediction_page = None
+            self._deadline = time.time() + self.timeout
             return super().execute(context)
         allowed = self.timeout
         if self.execution_timeout is not None:
@@ -125,6 +132,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
     def look_and_defer(self, context: Context, deadline: float) -> list[str]:
         """Look for a moment on the worker; go on waiting in the triggerer if that is not enough."""
         self._publish_id(context)
+        self._deadline = deadline
         now = time.time()
         prediction = self._look(min(deadline, now + default_wait_before_defer("")), self.poll_interval)
         if prediction is not None and prediction.status.is_terminal:
@@ -156,7 +164,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         """Go on where the trigger left off, to the end and on this worker."""
         pending = PendingPrediction.from_event(event)
         self.flux_conn_id, self.prediction_id = pending.flux_conn_id, pending.prediction_id
-        self.prediction_page = None
+        self.prediction_page, self._deadline = None, pending.deadline
         status = ended_status(event)
         if status is None:
             prediction = self._look(pending.deadline, self.poll_interval)
@@ -186,8 +194,11 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         return PokeReturnValue(is_done=True, xcom_value=self._settle(context, prediction))
 
     def _publish_id(self, context: Context) -> None:
-        if not isinstance(self.prediction_id, str) or not self.prediction_id:
-            raise FluxInputError(f"prediction_id must be the id of a prediction, not {self.prediction_id!r}.")
+        self.prediction_id = text_argument("prediction_id", self.prediction_id, "the id of a prediction")
+        for problem in find_unstorable(self.prediction_id, "prediction_id"):
+            raise FluxInputError(f"{problem}.")
+        # Where pictures go is looked at before they are waited for.
+        self._storage  # noqa: B018
         publish_id(context, self.prediction_id)
 
     def _look(self, deadline: float, poll_interval: float | None) -> Prediction | None:
@@ -223,7 +234,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
 
     def _settle(self, context: Context, prediction: Prediction) -> list[str]:
         try:
-            return settle(context, prediction, self.hook.access, storage=self._storage)
+            return settle(context, prediction, self.hook.access, storage=self._storage, deadline=self._deadline)
         except FluxPredictionError as error:
             # Trying again would only find the same end.
             raise AirflowFailException(f"{error} Clear the task that made it to make another.") from error

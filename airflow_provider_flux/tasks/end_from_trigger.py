@@ -36,6 +36,8 @@ def ends_from_trigger(task: Any, choice: EndFromTrigger, own_class: type[Any]) -
 def _needs_a_worker(task: Any, own_class: type[Any]) -> bool:
     return bool(
         task.outlets
+        # Airflow's DAG processor refuses one of a task that ends in the triggerer: it takes those of failures only.
+        or task.on_success_callback
         or task.output_path
         or (task.map_index_template and not _names_mapped_tasks_at_once())
         or task._post_execute_hook is not None

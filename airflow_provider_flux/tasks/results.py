@@ -16,8 +16,10 @@ from airflow_provider_flux.exceptions import (
 from airflow_provider_flux.outputs.inline import is_inline
 from airflow_provider_flux.protocol.classify import can_pass, is_content_refusal, shorten
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.picture_inputs import pictures_of, with_pictures_at
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.pricing import cost, price_of
+from airflow_provider_flux.protocol.storable import storable
 from airflow_provider_flux.protocol.times import expires_at, iso
 from airflow_provider_flux.telemetry import note_end
 
@@ -53,11 +55,20 @@ def publish_start(
 
 def published_id(context: Context) -> str | None:
     """Return the id that this task pushed before it was deferred."""
-    task_instance: Any = context["ti"]
-    prediction_id = task_instance.xcom_pull(
-        task_ids=task_instance.task_id, key=PREDICTION_ID_KEY, map_indexes=task_instance.map_index
-    )
+    prediction_id = _own_xcom(context, PREDICTION_ID_KEY)
     return prediction_id if isinstance(prediction_id, str) else None
+
+
+def with_published_inputs(context: Context, input: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return an input with the pictures that this task has read before it was deferred."""
+    published = _own_xcom(context, RESULT_KEY)
+    inputs = published.get("inputs") if isinstance(published, Mapping) else None
+    return with_pictures_at(input, {picture["field"]: picture for picture in inputs or ()})
+
+
+def _own_xcom(context: Context, key: str) -> Any:
+    task_instance: Any = context["ti"]
+    return task_instance.xcom_pull(task_ids=task_instance.task_id, key=key, map_indexes=task_instance.map_index)
 
 
 def settle(
@@ -68,6 +79,7 @@ def settle(
     model: str = "",
     input: Mapping[str, JSON] | None = None,
     storage: Storage | None = None,
+    deadline: float | None = None,
 ) -> list[str]:
     """Push what became of a prediction that has ended, and return its URLs, or the paths of its stored pictures.
 
@@ -76,6 +88,7 @@ def settle(
     :param model: the model that was asked for; the answer may name an internal alias.
     :param input: what was sent; not every answer repeats it.
     :param storage: where the pictures are to be stored; None if they are left where they are.
+    :param deadline: when storing them must end, in seconds since the epoch, however slowly they come.
     :raises FluxPredictionError: if it did not succeed.
     :raises FluxOutputError: if it did, but there is nothing to hand on.
     :raises FluxOutputNotStoredError: if its pictures could not be stored this time.
@@ -86,7 +99,9 @@ def settle(
         note_end(access.gateway, prediction, model)
         raise ending_error(prediction)
     check_outputs(prediction, may_be_inline=storage is not None)
-    pictures = [] if storage is None else storage.store(context, prediction, access, model=model, input=sent)
+    pictures = []
+    if storage is not None:
+        pictures = storage.store(context, prediction, access, model=model, input=sent, deadline=deadline)
     note_end(access.gateway, prediction, model)
     if pictures:
         result = describe(prediction, access, model=model, input=sent, pictures=pictures)
@@ -149,12 +164,13 @@ def describe(
     """
     prompt, seed = input.get("prompt"), input.get("seed")
     failed = prediction.status is PredictionStatus.FAILED
-    return {
+    described = {
         "id": prediction.id,
         "model": model,
         "status": prediction.status.value,
         "outputs": _plain(prediction.outputs),
         "stored": [_stored(picture) for picture in pictures],
+        "inputs": [{**picture, "field": where} for where, picture in pictures_of(input)],
         "prompt": shorten(prompt, PROMPT_LIMIT) if isinstance(prompt, str) else "",
         "seed": seed if isinstance(seed, int) else None,
         "cost_usd": cost_of(prediction, access, model=model, input=input, pictures=pictures),
@@ -166,6 +182,7 @@ def describe(
         "completed_at": iso(prediction.completed_at),
         "expires_at": iso(expires_at(prediction)),
     }
+    return dict(storable(described))
 
 
 def _stored(picture: StoredPicture) -> dict[str, Any]:

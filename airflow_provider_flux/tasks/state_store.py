@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_flux.protocol.resume import SubmissionRecord
+from airflow_provider_flux.protocol.storable import storable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,7 +57,7 @@ class SubmissionRecords:
         if record is None:
             self._store.delete(RECORD_KEY)
         else:
-            self._store.set(RECORD_KEY, asdict(record))
+            self._store.set(RECORD_KEY, storable(asdict(record)))
 
 
 def generation_of(context: Mapping[str, Any]) -> int:

@@ -1,6 +1,7 @@
 // All there is to know of one prediction, in a dialog.
 
 import { getGatewayPage, pictureUrl, taskRoute } from "./api.js";
+import { BeforeAndAfter } from "./compare.js";
 import { CopyButton, Fragment, h, Icon, Link, useEffect, useRef, useState } from "./dom.js";
 import { bytes, dollars, moment, seconds } from "./format.js";
 import { hasSucceeded, runTime } from "./predictions.js";
@@ -57,6 +58,8 @@ export function Details({ prediction, onClose, onStep }) {
 function Pictures({ prediction }) {
   const stored = prediction.stored.filter((file) => file.sha256);
   const sources = stored.length ? stored.map((file) => pictureUrl(file)) : prediction.outputs;
+  const [before] = prediction.inputs.filter((file) => file.sha256);
+  if (before && sources.length === 1) return h(BeforeAndAfter, { prediction, before, after: sources[0] });
   if (sources.length < 2) return h(Picture, { prediction });
   return h(
     "div",
@@ -95,6 +98,7 @@ function Facts({ prediction }) {
     ["Attempts", prediction.attempts],
     ["Created", moment(prediction.created_at)],
     ["Completed", moment(prediction.completed_at)],
+    ...prediction.inputs.flatMap((file) => [["Made from", file.path, true]]),
     ...stored.flatMap((file) => [
       ["Stored at", file.path, true],
       [

@@ -54,14 +54,16 @@ function combine(one, other) {
     ...later,
     prompt: later.prompt || earlier.prompt,
     stored: later.stored.length ? later.stored : earlier.stored,
+    inputs: later.inputs.length ? later.inputs : earlier.inputs,
     outputs: later.outputs.length ? later.outputs : earlier.outputs,
   };
 }
 
-/** A stored picture is served for the task instance that recorded it, so it remembers which one that is. */
+/** A picture is served for the task instance that recorded it, so it remembers which one that is. */
 function withPlaces(record) {
   const { dag_id, run_id, task_id, map_index } = record;
-  return { ...record, stored: record.stored.map((file) => ({ ...file, at: { dag_id, run_id, task_id, map_index } })) };
+  const placed = (files = []) => files.map((file) => ({ ...file, at: { dag_id, run_id, task_id, map_index } }));
+  return { ...record, stored: placed(record.stored), inputs: placed(record.inputs) };
 }
 
 export const located = (batch, rows) =>

@@ -1,7 +1,7 @@
 // One prediction in the grid: its picture, or why there is none.
 
 import { pictureUrl } from "./api.js";
-import { CopyButton, h, Icon, useNow, useState } from "./dom.js";
+import { CopyButton, Fragment, h, Icon, useNow, useState } from "./dom.js";
 import { dollars, moment, seconds, shortModel } from "./format.js";
 import { group, GROUP_NAMES, hasEnded, hasSucceeded, runTime, since } from "./predictions.js";
 
@@ -76,7 +76,24 @@ function sizeOf(prediction) {
 function Face({ prediction, runEnded }) {
   if (!hasEnded(prediction)) return h(Waiting, { prediction, runEnded });
   if (!hasSucceeded(prediction)) return h(Failure, { prediction });
-  return h(Picture, { prediction, small: true });
+  return h(Fragment, null, h(Picture, { prediction, small: true }), h(Inset, { prediction }));
+}
+
+/** The picture that went in, small in a corner; nothing if there was none, or it is gone. */
+function Inset({ prediction }) {
+  const before = prediction.inputs.find((file) => file.sha256);
+  if (!before) return null;
+  const source = pictureUrl(before, { small: true });
+  return h(
+    "span",
+    { className: "flux-inset" },
+    h(Picture, { prediction, small: true, source, alt: "Before", gone: null }),
+  );
+}
+
+/** What is shown of an input that cannot be read any more. */
+export function GoneBefore({ file }) {
+  return h(Words, { icon: "gone", title: "Gone" }, `${file.path} is gone, or is not what the model was given.`);
 }
 
 function Waiting({ prediction, runEnded }) {
@@ -116,18 +133,24 @@ function Failure({ prediction }) {
 }
 
 /** The picture, which is loaded when it comes near; and what it was, if it cannot be loaded any more. */
-export function Picture({ prediction, small = false, source = firstPicture(prediction, { small }) }) {
+export function Picture({
+  prediction,
+  small = false,
+  source = firstPicture(prediction, { small }),
+  alt = prediction.prompt || `Picture of prediction ${prediction.id}`,
+  gone = h(Gone, { prediction }),
+}) {
   const [state, setState] = useState("loading");
   if (!source) {
     const why = prediction.stored.length ? "It can be shown once the batch has ended." : "It has no address.";
     return h(Words, { icon: "picture", title: "No preview yet" }, why);
   }
-  if (state === "gone") return h(Gone, { prediction });
+  if (state === "gone") return gone;
   return h("img", {
     key: source,
     className: state === "shown" ? "flux-image flux-is-shown" : "flux-image",
     src: source,
-    alt: prediction.prompt || `Picture of prediction ${prediction.id}`,
+    alt,
     loading: small ? "lazy" : "eager",
     decoding: "async",
     referrerPolicy: "no-referrer",

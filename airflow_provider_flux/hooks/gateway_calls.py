@@ -1,0 +1,127 @@
+"""Calls to one gateway: what a connection describes, asked, with failures as the package's own errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_flux.client.connection import GatewayAccess, find_connection
+from airflow_provider_flux.exceptions import (
+    FluxConnectionError,
+    FluxDeadlineError,
+    FluxError,
+    FluxGatewayError,
+    FluxInputError,
+    call_error,
+    gateway_error,
+)
+from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
+from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
+from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.prediction import NoIdError
+from airflow_provider_flux.protocol.pricing import Prices, read_price_list
+from airflow_provider_flux.protocol.submission import NotSubmitted
+
+T = TypeVar("T")
+
+PATIENCE = 120.0
+"""Seconds for which a call retries transient problems when the caller sets no deadline."""
+
+
+def deadline_or_default(deadline: float | None) -> float:
+    """Return when a call gives up, in seconds since the epoch."""
+    return time.time() + PATIENCE if deadline is None else deadline
+
+
+class GatewayCalls(BaseHook):
+    """Calls over one connection, and the free ones that tell of the account.
+
+    :param flux_conn_id: connection of type ``flux``.
+    """
+
+    default_conn_name = "flux_default"
+
+    def __init__(self, flux_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.flux_conn_id = flux_conn_id
+
+    @cached_property
+    def access(self) -> GatewayAccess:
+        """The connection, read once."""
+        return find_connection(self.flux_conn_id)
+
+    @property
+    def gateway_name(self) -> str:
+        """The gateway's name, for messages."""
+        return self.access.gateway.preset.label
+
+    def models(self) -> list[str]:
+        """Return the ids of the models that the gateway offers to this key (DeerAPI and CometAPI).
+
+        :raises FluxConnectionError: if the gateway has no such list.
+        """
+        payload = self._read(self.access.gateway.preset.models_path, "list of models")
+        entries = payload.get("data") if isinstance(payload, dict) else None
+        if not isinstance(entries, list):
+            raise self._malformed("list of models")
+        return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+    def balance(self) -> float:
+        """Return what is left to spend, in USD (DeerAPI only: CometAPI takes the key in a URL, Replicate has none).
+
+        :raises FluxConnectionError: if the gateway does not tell.
+        """
+        preset = self.access.gateway.preset
+        limit = self._read(preset.balance_path, "balance")
+        used = self._read(preset.usage_path, "balance")
+        try:
+            # The limit is in dollars and the usage in hundredths of a dollar (DeerAPI's balance page).
+            return float(limit["hard_limit_usd"]) - float(used["total_usage"]) / 100
+        except (KeyError, TypeError, ValueError):
+            raise self._malformed("balance") from None
+
+    def price_list(self) -> Prices:
+        """Return what the gateway says its models cost, in USD (CometAPI only; the first page of its public list).
+
+        :raises FluxConnectionError: if the gateway has no such list.
+        """
+        try:
+            return read_price_list(self._read(self.access.gateway.preset.price_list_path, "prices"))
+        except ValueError:
+            raise self._malformed("prices") from None
+
+    @property
+    def _conversation(self) -> Conversation:
+        return Conversation(self.access.gateway, self.log)
+
+    def _run(self, flow: Flow[T], carry_out: Callable[[Any], Any] | None = None) -> T:
+        from airflow_provider_flux.client.sync import run
+
+        return run(flow, self.access, carry_out=carry_out)
+
+    def _call(self, flow: Flow[T], about: str, *, model: str = "", carry_out: Callable[[Any], Any] | None = None) -> T:
+        try:
+            return self._run(flow, carry_out)
+        except NotSubmitted as nothing:
+            cause = nothing.__cause__
+            error = cause if isinstance(cause, FluxError) else FluxDeadlineError(str(nothing), "", canceled=False)
+            raise error from None
+        except NoIdError as no_id:
+            raise FluxInputError(f"{no_id}. Nothing was sent.") from None
+        except CallFailed as failed:
+            raise call_error(self.access.gateway, failed, about=about, model=model) from None
+
+    def _read(self, path: str, about: str) -> JSON:
+        if not path:
+            raise FluxConnectionError(f"{self.gateway_name} does not tell its {about}.")
+        return self._call(
+            self._conversation.read(self.access.gateway.read(path), deadline=deadline_or_default(None)), about
+        )
+
+    def _malformed(self, about: str) -> FluxGatewayError:
+        failure = Failure(Reason.MALFORMED, "the answer does not have the documented shape", about)
+        return gateway_error(self.gateway_name, failure, Verdict.REFUSED)
