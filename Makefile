@@ -2,6 +2,8 @@
 
 BIN := .venv/bin
 READY := .venv/.ready
+# Compiled once, not by each of the hundreds of processes that the tests start.
+export PYTHONDONTWRITEBYTECODE :=
 COMPILE := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
 	@$(BIN)/python -u scripts/demo.py
 
 test: lint typecheck ## lint, types and the fast tests
-	$(BIN)/pytest -q -n 4 --dist loadfile --durations=10 -m "not browser and not deployment and not packaging and not kills and not chaos and not distributed"
+	$(BIN)/pytest -q -n 6 --no-loadscope-reorder --durations=10 -m "not browser and not deployment and not packaging and not kills and not chaos and not distributed"
 
 lint: setup ## ruff
 	$(BIN)/ruff check
@@ -51,8 +53,10 @@ test-packaging: setup ## build the wheel and try it in a clean environment
 test-kills: setup ## end tasks, runs, triggerers and workers of a real Airflow
 	$(BIN)/pytest -v -m kills
 
-test-chaos: setup ## 500 predictions under seeded faults and kills
+test-chaos: setup ## 500 predictions under seeded faults and kills, and 1,600 odd rows
 	$(BIN)/python -u scripts/chaos.py --runs 500 --seed 1 --jobs 2
+	$(BIN)/python -u scripts/chaos.py --runs 100 --seed 2 --jobs 2 --photos
+	$(BIN)/pytest -v -m chaos
 
 test-mutations: setup ## take the safety measures out one by one, and see a test fail for each
 	$(BIN)/python -u scripts/mutations.py

@@ -8,6 +8,7 @@ all unchanged. In the deployment, the same rows are made by one task of `FluxBat
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import os
@@ -24,6 +25,8 @@ from typing import Any
 
 KEY = "emulator-key"
 MODEL = "black-forest-labs/flux-1.1-pro"
+PHOTO_SIDE = 1420
+"""Pixels of a grey photo of noise: 2 MB."""
 FOLDER = Path(__file__).parent
 RUN_TIME = 6.0
 """Seconds of every prediction."""
@@ -44,13 +47,16 @@ class Case:
     name: str
     rows: int
     max_in_flight: int
+    has_photos: bool = False
 
 
 CASES = (
     Case("500 rows, 100 in flight", 500, 100),
+    Case("500 rows with a photo of 2 MB, 100 in flight", 500, 100, has_photos=True),
     Case("10,000 rows, 500 in flight", 10_000, 500),
+    Case("10,000 rows with a photo of 2 MB, 500 in flight", 10_000, 500, has_photos=True),
 )
-QUICK_CASES = (Case("50 rows, 50 in flight", 50, 50),)
+QUICK_CASES = (Case("50 rows, 50 in flight", 50, 50), Case("50 rows with photos", 50, 50, has_photos=True))
 
 
 class _Instance(SimpleNamespace):
@@ -61,19 +67,22 @@ class _Instance(SimpleNamespace):
         self.xcoms[key] = value
 
 
-def work(table: str, folder: str, max_in_flight: int, run: str) -> dict[str, Any]:
+def work(table: str, folder: str, max_in_flight: int, run: str, *, has_photos: bool) -> dict[str, Any]:
     """Run one batch in this process, and say what it took beyond the imports."""
-    from airflow_provider_flux.batch import engine, running  # noqa: F401 (imports are not what is measured)
+    from airflow_provider_flux.batch import engine  # noqa: F401 (imports are not what is measured)
     from airflow_provider_flux.client import aio  # noqa: F401
+    from airflow_provider_flux.inputs import sending  # noqa: F401
     from airflow_provider_flux.operators.batch import FluxBatchOperator
     from airflow_provider_flux.outputs import storing  # noqa: F401
 
+    importlib.import_module("airflow_provider_flux.batch.run")
     operator = FluxBatchOperator(
         task_id="make",
         rows=table,
         key="sku",
         model=MODEL,
         prompt="A studio photo of {{ row.name }}",
+        input={"image_prompt": "{{ row.photo }}"} if has_photos else None,
         output_path=folder,
         max_in_flight=max_in_flight,
     )
@@ -101,7 +110,9 @@ def measure(case: Case) -> list[Figures]:
     with tempfile.TemporaryDirectory() as folder:
         log, arguments = Path(folder) / "emulator.log", ("--run-time", str(RUN_TIME), "--small-pictures")
         table = Path(folder) / "table.jsonl"
-        table.write_text("".join(f'{{"sku": "sku-{n}", "name": "thing {n}"}}\n' for n in range(case.rows)))
+        photo = _draw_photo(Path(folder)) if case.has_photos else ""
+        rows = ({"sku": f"sku-{n}", "name": f"thing {n}", "photo": photo} for n in range(case.rows))
+        table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         with LocalEmulator(log=log, arguments=arguments) as gateway:
             extra = {"requests_per_minute": UNLIMITED}
             connection = {"conn_type": "flux", "host": gateway.url, "password": KEY, "extra": extra}
@@ -112,13 +123,21 @@ def measure(case: Case) -> list[Figures]:
             }
             for run in ("new", "unchanged"):
                 before = gateway.state()["counters"]
-                arguments = (str(table), f"{folder}/pictures", str(case.max_in_flight), run)
+                arguments = (str(table), f"{folder}/pictures", str(case.max_in_flight), run, str(case.has_photos))
                 taken = _in_a_process(arguments, settings)
                 after = gateway.state()["counters"]
                 requests = {name: after[name] - before[name] for name in ("posts", "gets")}
                 measured.append({**asdict(case), "run": run, **requests, **taken})
                 print(f"{case.name}, {run}: {taken['seconds']} s, {taken['cpu_seconds']} CPU s", flush=True)
     return measured
+
+
+def _draw_photo(folder: Path) -> str:
+    from PIL import Image
+
+    photo = folder / "photo.png"
+    Image.effect_noise((PHOTO_SIDE, PHOTO_SIDE), 80).save(photo)
+    return str(photo)
 
 
 def _in_a_process(arguments: Sequence[str], settings: dict[str, str]) -> Figures:
@@ -153,11 +172,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} rows")
     parser.add_argument("--rows", type=int, default=ROWS, help="how many rows in the deployment")
     parser.add_argument("--only", choices=("alone", "deployment"), help="half of it, and nothing is saved")
-    parser.add_argument("--work", nargs=4, metavar=("table", "folder", "in-flight", "run"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--work", nargs=5, metavar=("table", "folder", "in-flight", "run", "photos"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     if options.work:
-        table, folder, max_in_flight, run = options.work
-        print(json.dumps(work(table, folder, int(max_in_flight), run)))
+        table, folder, max_in_flight, run, photos = options.work
+        print(json.dumps(work(table, folder, int(max_in_flight), run, has_photos=photos == "True")))
         return
     rows = QUICK_ROWS if options.quick else options.rows
     ideal = math.ceil(rows / MAX_IN_FLIGHT) * RUN_TIME

@@ -1,6 +1,6 @@
 """Many single predictions under seeded faults and kills, and what became of them.
 
-Each run is the whole life of a task: worker and triggerer are real processes that talk to an emulator over real
+Each run is the whole course of a task: worker and triggerer are real processes that talk to an emulator over real
 sockets and are killed at planned moments. Afterwards the gateway's ledger and the task's state must agree. The exit
 code is 1 if any promise was broken, 0 otherwise.
 
@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS_PER_SERIES = 100_000
+SHOWN_EVERY = 25  # runs
 
 
 def main() -> int:
@@ -45,9 +46,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which series of runs (default: 1)")
     parser.add_argument("--only", type=int, nargs="+", metavar="SEED", help="only these runs")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
+    parser.add_argument("--photos", action="store_true", help="let a picture go in with every prediction")
     parser.add_argument("--json", type=Path, help="also write the reports to this file")
     parser.add_argument("--keep", action="store_true", help="keep the files of the last run of each job")
-    parser.add_argument("--tell", action="store_true", help="print the story of every run, not only of broken ones")
+    parser.add_argument("--tell", action="store_true", help="print the record of every run, not only of broken ones")
     return parser.parse_args()
 
 
@@ -71,11 +73,15 @@ def _run(options: argparse.Namespace, home: Path) -> int:
     seeds = options.only or [options.seed * SEEDS_PER_SERIES + number for number in range(options.runs)]
     reports: list[Report] = []
     started = time.monotonic()
-    with all_in(home / "runs", seeds, min(options.jobs, len(seeds))) as coming:
+    with all_in(home / "runs", seeds, min(options.jobs, len(seeds)), photos=options.photos) as coming:
         for report in coming:
             reports.append(report)
             if report.problems or options.tell:
-                _show(report.seed, report.problems, report.story)
+                _show(report.seed, report.problems, report.record, photos=" --photos" * options.photos)
+            if len(reports) % SHOWN_EVERY == 0:
+                broken = sum(bool(report.problems) for report in reports)
+                seconds = time.monotonic() - started
+                print(f"{len(reports)} of {len(seeds)} runs, {broken} broken, after {seconds:.0f} s", flush=True)
     if options.json:
         options.json.write_text(json.dumps([asdict(report) for report in reports]))
     print(table(reports))
@@ -84,11 +90,11 @@ def _run(options: argparse.Namespace, home: Path) -> int:
     return 0 if len(reports) == len(seeds) and not any(report.problems for report in reports) else 1
 
 
-def _show(seed: int, problems: dict[str, list[str]], story: Iterable[str]) -> None:
+def _show(seed: int, problems: dict[str, list[str]], record: Iterable[str], *, photos: str) -> None:
     print(f"--- seed {seed}: {problems or 'fine'}")
-    for line in story:
+    for line in record:
         print(f"    {line}")
-    print(f"    again: .venv/bin/python scripts/chaos.py --only {seed}", flush=True)
+    print(f"    again: .venv/bin/python scripts/chaos.py --only {seed}{photos}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parent.parent
 TIME_LIMIT = 900  # seconds for the tests of one mutation
+AT_ONCE = 2
+"""How many mutations are tried at a time. A process for each costs less than workers that share its tests."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Mutation:
     :param old: a regular expression that matches once in the file.
     :param new: what stands there instead.
     :param tests: where the tests are that must notice.
+    :param only: which of them, as pytest's ``-k`` takes it; all if not given.
     """
 
     name: str
@@ -35,15 +40,90 @@ class Mutation:
     old: str
     new: str
     tests: tuple[str, ...]
+    only: str = ""
 
 
 MUTATIONS = (
+    Mutation(
+        "an input picture is not read before the create",
+        "airflow_provider_flux/inputs/picture_reading.py",
+        r"(            picture = )check_picture\(where, path, content\)(?=\n +return)",
+        r"\1Picture('png', 1, 1)",
+        ("tests/inputs/test_bad_pictures.py",),
+    ),
+    Mutation(
+        "an input picture counts by its path",
+        "airflow_provider_flux/protocol/picture_inputs.py",
+        r'\{"sha256": picture\["sha256"\]\}',
+        '{"path": picture["path"]}',
+        ("tests/inputs/test_money.py",),
+    ),
+    Mutation(
+        "a picture that has changed since its check is sent",
+        "airflow_provider_flux/inputs/sending.py",
+        r'if hashlib\.sha256\(content\)\.hexdigest\(\) != picture\["sha256"\]:',
+        "if False:",
+        ("tests/inputs/test_transfer.py",),
+    ),
+    Mutation(
+        "a listed prediction is taken for one's own whatever its picture",
+        "airflow_provider_flux/protocol/lookup.py",
+        r"\n        and picture_inputs\.sent_as\(input, prediction\.input\) == sent_as",
+        "",
+        ("tests/inputs/test_money.py",),
+    ),
+    Mutation(
+        "a listed prediction that shows another address was not made",
+        "airflow_provider_flux/protocol/lookup.py",
+        r"return bool\(shown\) and not all\(",
+        "return False and not all(",
+        ("tests/inputs/test_money.py",),
+    ),
+    Mutation(
+        "a ledger is listed once",
+        "airflow_provider_flux/batch/ledger.py",
+        r"while (unread := _unread\(folder, read\):)(?=\n +for .*:\n +store)",
+        r"if \1",
+        ("tests/batch/test_ledger.py",),
+    ),
+    Mutation(
+        "a worker's request that was not sent is in doubt",
+        "airflow_provider_flux/client/sync.py",
+        r"is_sent=exchange\.is_sent",
+        "is_sent=True",
+        ("tests/wire/test_not_sent.py",),
+        "refused or stalls",
+    ),
+    Mutation(
+        "a worker's request whose answer is lost was not sent",
+        "airflow_provider_flux/client/bounded_connections.py",
+        r"exchange\.is_sent or self\._is_up",
+        "exchange.is_sent",
+        ("tests/wire/test_odd_answers.py",),
+        "create",
+    ),
+    Mutation(
+        "a triggerer's request whose answer is lost was not sent",
+        "airflow_provider_flux/client/aio.py",
+        r"        _sent_over\.get\(\)\.append\(connection\.transport\)\n",
+        "",
+        ("tests/wire/test_odd_answers.py",),
+        "create",
+    ),
+    Mutation(
+        "an answer about another prediction is believed",
+        "airflow_provider_flux/protocol/prediction.py",
+        r"if asked_for and \(named := ids_in\(payload\)\) and asked_for not in named:",
+        "if False:",
+        ("tests/protocol/test_watching.py",),
+        "another",
+    ),
     Mutation(
         "the intent is not saved before the create is sent",
         "airflow_provider_flux/protocol/submission.py",
         r"        yield Save\(intent\)\n",
         "",
-        ("tests/durable",),
+        ("tests/protocol/test_submission.py",),
     ),
     Mutation(
         "no re-attachment: every try submits",
@@ -57,38 +137,39 @@ MUTATIONS = (
         "airflow_provider_flux/protocol/submission.py",
         r"            yield from self\._keep\(replace\(intent, prediction_id=prediction\.id\)\)\n",
         "",
-        ("tests/durable",),
+        ("tests/protocol/test_submission.py",),
     ),
     Mutation(
         "a create is sent again after an unknown outcome",
         "airflow_provider_flux/protocol/flows.py",
         r"if problem\.verdict is Verdict\.UNKNOWN:",
         "if False:",
-        ("tests/money",),
+        ("tests/protocol/test_submission.py", "tests/money"),
+        "LostAnswer or (502_after_accept and not has)",
     ),
     Mutation(
         "resubmit also where the gateway lists predictions",
         "airflow_provider_flux/protocol/submission.py",
         r"        if self\.policy\.can_list:\n            log\.warning",
         "        if self.policy.can_list and not self.policy.resubmits:\n            log.warning",
-        ("tests/money",),
+        ("tests/protocol/test_submission.py", "tests/money"),
+        "LostAnswer or (list and has and resubmit)",
     ),
     Mutation(
         "a list that cannot be read counts as empty",
         "airflow_provider_flux/protocol/lookup.py",
         r"            raise OutcomeUnknown\(failed\.failure, sent_at\) from failed",
         "            return None",
-        ("tests/money",),
+        ("tests/protocol/test_lookup.py", "tests/money"),
+        "Settling or (refused and ever)",
     ),
     Mutation(
         "of several predictions that could be the one the first is taken",
         "airflow_provider_flux/protocol/lookup.py",
         r"    if len\(candidates\) > len\(sent_at\):",
         "    if False:",
-        (
-            "tests/protocol/test_lookup.py",
-            "tests/money",
-        ),
+        ("tests/protocol/test_lookup.py", "tests/money"),
+        "told_holds or Settling or two",
     ),
     Mutation(
         "what is not listed yet was not made",
@@ -102,28 +183,72 @@ MUTATIONS = (
         "airflow_provider_flux/protocol/submission.py",
         r"not failed\.may_exist and failed\.failure\.reason is not Reason\.WRONG_URL",
         "not failed.may_exist",
-        ("tests/money",),
+        ("tests/protocol/test_submission.py", "tests/money"),
+        "no_gateway or wrong",
     ),
     Mutation(
         "an intent that was told of may be sent again without a clear",
         "airflow_provider_flux/protocol/resume.py",
         r"return record\.told and record\.generation != self\.generation",
         "return record.told",
-        ("tests/durable/test_decision.py",),
+        ("tests/durable/test_decision.py", "tests/protocol/test_submission.py"),
     ),
     Mutation(
         "an unknown outcome is not noted as told",
         "airflow_provider_flux/protocol/submission.py",
         r"        yield from self\._keep\(replace\(record, told=True\)\)\n",
         "        yield from ()\n",
-        ("tests/money",),
+        ("tests/protocol/test_submission.py",),
+    ),
+    Mutation(
+        "an intent is saved only if that is possible",
+        "airflow_provider_flux/protocol/submission.py",
+        r"        yield Save\(intent\)\n",
+        "        yield from self._keep(intent)\n",
+        ("tests/protocol/test_submission.py",),
+    ),
+    Mutation(
+        "an id that cannot be saved costs the prediction",
+        "airflow_provider_flux/protocol/submission.py",
+        r"        except Exception as error:  # noqa: BLE001 \(whatever the driver's storage raises\)",
+        "        except ZeroDivisionError as error:",
+        ("tests/protocol/test_submission.py",),
+    ),
+    Mutation(
+        "a refused create leaves its intent",
+        "airflow_provider_flux/protocol/submission.py",
+        r"                    if made_nothing\(failed\):",
+        "                    if False:",
+        ("tests/protocol/test_submission.py",),
+    ),
+    Mutation(
+        "a create that is not sent after all leaves its intent",
+        "airflow_provider_flux/protocol/submission.py",
+        r"            except NotSubmitted:\n                yield from self\._keep\(None\)\n",
+        "            except NotSubmitted:\n",
+        ("tests/protocol/test_submission.py",),
+    ),
+    Mutation(
+        "with resubmit a create is sent again and again",
+        "airflow_provider_flux/protocol/submission.py",
+        r"                may_resend = False\n",
+        "",
+        ("tests/protocol/test_submission.py",),
+    ),
+    Mutation(
+        "a create is sent after the deadline",
+        "airflow_provider_flux/protocol/submission.py",
+        r"        if now >= self\.deadline:",
+        "        if False:",
+        ("tests/protocol/test_submission.py",),
     ),
     Mutation(
         "a task that is ended still sends its create",
         "airflow_provider_flux/operators/flux.py",
         r'        if self\._killed:\n            raise FluxKilledError\("The task was ended before',
         '        if False:\n            raise FluxKilledError("The task was ended before',
-        ("tests/durable",),
+        ("tests/durable/test_reattachment.py",),
+        "before_the_post or kill",
     ),
     Mutation(
         "no state check in the trigger's on_kill",
@@ -168,6 +293,42 @@ MUTATIONS = (
         ("tests/batch/test_batch.py",),
     ),
     Mutation(
+        "batch: creates go on after the batch has stopped",
+        "airflow_provider_flux/batch/row_run.py",
+        r"        if resources\.control\.forbids_creates:\n",
+        "        if False:\n",
+        ("tests/batch/test_creates.py",),
+    ),
+    Mutation(
+        "batch: a create is sent though the ledger could not be written",
+        "airflow_provider_flux/batch/row_run.py",
+        # With the stop of the batch, which alone would be enough.
+        r'            resources\.control\.stop\(\n +FluxLedgerError\((?s:.*?)raise NotSubmitted\("the led.*\n',
+        "",
+        ("tests/batch/test_own_files.py", "tests/batch/test_creates.py"),
+    ),
+    Mutation(
+        "batch: a listed prediction is taken while a create of the same input is under way",
+        "airflow_provider_flux/batch/list_lookups.py",
+        r"            if not self\._being_created\[fingerprint\]:\n",
+        "            if True:\n",
+        ("tests/batch/test_creates.py",),
+    ),
+    Mutation(
+        "batch: an entry of another run lets its risk be taken",
+        "airflow_provider_flux/batch/row_policy.py",
+        r"told=entry\.told and is_own",
+        "told=entry.told",
+        ("tests/batch/test_decisions.py",),
+    ),
+    Mutation(
+        "batch: of two entries as new the one without a prediction counts",
+        "airflow_provider_flux/batch/row_store.py",
+        r" OR \(excluded\.revision = revision AND excluded\.prediction_id IS NOT NULL\)",
+        "",
+        ("tests/batch/test_decisions.py",),
+    ),
+    Mutation(
         "batch: a prediction of another row is taken for this one's",
         "airflow_provider_flux/batch/list_lookups.py",
         r" if not self\._store\.knows_prediction\(prediction\.id\)\]",
@@ -202,6 +363,70 @@ MUTATIONS = (
         "if False:",
         ("tests/batch/test_lease.py",),
     ),
+    Mutation(
+        "rows that are not in today's table are forgotten",
+        "airflow_provider_flux/batch/run.py",
+        r"            self\._write_history\(store\)\n",
+        "",
+        ("tests/batch/test_memory.py",),
+        "however",
+    ),
+    Mutation(
+        "what a run has made that died before its manifest is forgotten",
+        "airflow_provider_flux/batch/run.py",
+        r"        store\.put_entries_as_former\(\)\n",
+        "",
+        ("tests/batch/test_memory.py",),
+        "died",
+    ),
+    Mutation(
+        "7.0 is another input than 7",
+        "airflow_provider_flux/protocol/fingerprint.py",
+        r"return int\(value\) if isinstance\(value, float\) and value\.is_integer\(\) else value",
+        "return value",
+        ("tests/batch/test_memory.py",),
+        "equal or recognised",
+    ),
+    Mutation(
+        "what version 0.1 has stored of 7.0 is not recognised",
+        "airflow_provider_flux/protocol/fingerprint.py",
+        r"    for given in inputs:\n        yield .*\n",
+        "    del inputs\n",
+        ("tests/batch/test_memory.py",),
+        "recognised",
+    ),
+    Mutation(
+        "a table may be the batch's own manifest",
+        "airflow_provider_flux/batch/run.py",
+        r"        check_table_path\(.*\)\n",
+        "",
+        ("tests/batch/test_memory.py",),
+        "overwrite",
+    ),
+    Mutation(
+        "any file in the manifest's place is a manifest",
+        "airflow_provider_flux/batch/manifest.py",
+        r'if missing := sorted\(\{"row".*:',
+        "if missing := []:",
+        ("tests/batch/test_memory.py",),
+        "users_own",
+    ),
+    Mutation(
+        "what a full disk did not take is not written later",
+        "airflow_provider_flux/batch/ledger.py",
+        r"            self\._store\.put_entries\(facts\)\n            self\._owed \+= facts\n",
+        "            del facts\n",
+        ("tests/batch/test_own_files.py",),
+        "ids",
+    ),
+    Mutation(
+        "a file of a picture that is not whole is left",
+        "airflow_provider_flux/outputs/storing.py",
+        r"            self\._path\.unlink\(missing_ok=True\)\n",
+        "            pass\n",
+        ("tests/batch/test_own_files.py",),
+        "pictures",
+    ),
 )
 
 
@@ -213,16 +438,34 @@ def main() -> int:
     """Try every mutation; return the exit code."""
     argparse.ArgumentParser(description="Take safeguards out of a copy and see whether a test notices.").parse_args()
     with tempfile.TemporaryDirectory(prefix="flux-mutations-") as folder:
-        copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, ignore=_ignored, symlinks=True)
+        copies: SimpleQueue[Path] = SimpleQueue()
         try:
-            _check_that_the_copy_is_tested(copy)
-            survived = [mutation.name for mutation in MUTATIONS if not _is_caught(mutation, copy)]
+            for number in range(AT_ONCE):
+                copy = Path(folder) / f"copy-{number}"
+                shutil.copytree(ROOT, copy, ignore=_ignored, symlinks=True)
+                _check_that_the_copy_is_tested(copy)
+                copies.put(copy)
+            survived = _survivors(copies)
         except NotApplicable as error:
             print(f"cannot be tried: {error}")
             return 2
     print(f"SURVIVED: {'; '.join(survived)}" if survived else f"all {len(MUTATIONS)} mutations were caught")
     return 1 if survived else 0
+
+
+def _survivors(copies: SimpleQueue[Path]) -> list[str]:
+    """Try all mutations, each in a copy that no other is applied to meanwhile."""
+
+    def is_caught(mutation: Mutation) -> bool:
+        copy = copies.get()
+        try:
+            return _is_caught(mutation, copy)
+        finally:
+            copies.put(copy)
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        caught = list(threads.map(is_caught, MUTATIONS))
+    return [mutation.name for mutation, is_noticed in zip(MUTATIONS, caught, strict=True) if not is_noticed]
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
@@ -239,20 +482,19 @@ def _is_caught(mutation: Mutation, copy: Path) -> bool:
         raise NotApplicable(f"{mutation.name}: {mutation.old!r} is {times} times in {mutation.file}")
     file.write_text(changed)
     try:
-        failed = _failed_tests(mutation.tests, copy)
+        failed = _failed_tests(mutation.tests, mutation.only, copy)
     finally:
         file.write_text(whole)
     # A test that fails anyway has not noticed anything.
-    unrelated = _failed_tests(tuple(failed), copy) if failed else Counter()
+    unrelated = _failed_tests(tuple(failed), mutation.only, copy) if failed else Counter()
     caught = {test: count for test, count in sorted(failed.items()) if test not in unrelated}
-    print(f"{mutation.name}: {f'caught by {sum(caught.values())} tests' if caught else 'SURVIVED'}")
-    for test, count in caught.items():
-        print(f"    {test}{f' ({count} cases)' if count > 1 else ''}")
-    sys.stdout.flush()
+    lines = [f"{mutation.name}: {f'caught by {sum(caught.values())} tests' if caught else 'SURVIVED'}"]
+    lines += [f"    {test}{f' ({count} cases)' if count > 1 else ''}" for test, count in caught.items()]
+    print("\n".join(lines), flush=True)
     return bool(caught)
 
 
-def _failed_tests(tests: tuple[str, ...], copy: Path) -> Counter[str]:
+def _failed_tests(tests: tuple[str, ...], only: str, copy: Path) -> Counter[str]:
     """Run tests in the copy until some have failed, and count the cases of each that did."""
     command = [
         sys.executable,
@@ -264,10 +506,9 @@ def _failed_tests(tests: tuple[str, ...], copy: Path) -> Counter[str]:
         "--no-header",
         "-p",
         "no:cacheprovider",
-        "-n",
-        "2",
         "--maxfail",
         "3",
+        *(("-k", only) if only else ()),
     ]
     finished = subprocess.run(
         [*command, *tests], cwd=copy, capture_output=True, text=True, timeout=TIME_LIMIT, check=False

@@ -53,7 +53,7 @@ class Round:
     kills: int = 0
     pauses: int = 0
     broken: Counter[str] = field(default_factory=Counter)
-    story: list[str] = field(default_factory=list)
+    record: list[str] = field(default_factory=list)
 
 
 class Worker:
@@ -141,7 +141,7 @@ def _run(options: argparse.Namespace, home: Path) -> int:
             played = future.result()
             broken += played.broken
             done.update({"batches": played.batches, "kills": played.kills, "pauses": played.pauses})
-            for line in played.story if played.broken else ():
+            for line in played.record if played.broken else ():
                 print(f"  seed {played.seed} ({played.storage}): {line}")
             if number % 10 == 0 or number == len(plans):
                 rate = number / (time.monotonic() - started)
@@ -213,7 +213,7 @@ def _play(plan: Round, home: Path, bucket: str, idle: SimpleQueue[list[Worker]])
         workers[0].begin("last", {**settings, "run_id": "last", "try_number": 1})
         if not workers[0].wait(time.monotonic() + TIME_LIMIT):
             plan.broken["hangs"] += 1
-            plan.story.append("the last run hangs")
+            plan.record.append("the last run hangs")
         _count(plan, emulator, output)
     shutil.rmtree(place)
     idle.put(workers)
@@ -246,7 +246,7 @@ def _overlap(plan: Round, chance: random.Random, workers: list[Worker], settings
     started = time.monotonic()
     for moment, what_comes, worker in sorted(acts, key=lambda act: act[0]):
         time.sleep(max(0.0, started + moment - time.monotonic()))
-        plan.story.append(f"{moment:.2f} s: {what_comes.name} to {worker.name}")
+        plan.record.append(f"{moment:.2f} s: {what_comes.name} to {worker.name}")
         try:
             os.kill(worker.batch, what_comes)
         except ProcessLookupError:
@@ -255,7 +255,7 @@ def _overlap(plan: Round, chance: random.Random, workers: list[Worker], settings
     for worker in batches:
         if not worker.wait(ends_at):
             plan.broken["hangs"] += 1
-            plan.story.append(f"{worker.name} hangs")
+            plan.record.append(f"{worker.name} hangs")
 
 
 def _count(plan: Round, emulator: Any, output: str) -> None:
@@ -265,13 +265,13 @@ def _count(plan: Round, emulator: Any, output: str) -> None:
     for prompt, times in paid.items():
         if times > 1:
             plan.broken["rows paid twice"] += 1
-            plan.story.append(f"{prompt!r} was paid for {times} times")
+            plan.record.append(f"{prompt!r} was paid for {times} times")
     listed = list(read_manifest(f"{output}/manifest.jsonl"))
     with_pictures = {line["key"] for line in listed if line["status"] in ("succeeded", "kept")}
     lost = ROWS - len(with_pictures)
     if lost:
         plan.broken["rows lost"] += lost
-        plan.story.append(f"the manifest lacks {lost} pictures: {Counter(line['status'] for line in listed)}")
+        plan.record.append(f"the manifest lacks {lost} pictures: {Counter(line['status'] for line in listed)}")
 
 
 if __name__ == "__main__":

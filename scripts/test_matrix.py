@@ -28,7 +28,7 @@ ENVIRONMENTS = ROOT / ".venvs"
 TESTS = "tests/smoke"
 AIRFLOWS = ("3.1.8", "3.2.2", "3.3.2")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-TEST_TOOLS = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout")
+TEST_TOOLS = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist")
 AT_A_TIME = 2
 TIME_LIMIT = 900  # seconds for each command
 

@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_flux.batch.consequences import CONNECTION_AT_FAULT, Consequence, consequence_of
 from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
-from airflow_provider_flux.batch.row_policy import BatchPolicy, Identity, ended_prediction, standing
+from airflow_provider_flux.batch.row_policy import OTHER_GENERATION, BatchPolicy, Identity, ended_prediction, standing
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.exceptions import (
@@ -25,6 +25,7 @@ from airflow_provider_flux.exceptions import (
     FluxError,
     FluxInputError,
     FluxKilledError,
+    FluxOutputNotStoredError,
 )
 from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed
@@ -119,6 +120,88 @@ def test_a_row_whose_pictures_are_there_is_never_made_again() -> None:
         assert stand(known, None, {"can_list": can_list, "resubmits": resubmits}).has_pictures
 
 
+def test_a_row_that_an_older_manifest_lists_with_its_pictures_is_never_made_again() -> None:
+    """Whatever its ledger says of later creates, of this input or another."""
+    for run, generation, sent_at, prediction_id, outcome in itertools.product(
+        ("this", "other"), (2, 3), (0.0, 5.0), (None, "p"), (None, MADE, REFUSED, MAY_PASS)
+    ):
+        known = entry(run, generation=generation, sent_at=sent_at, prediction_id=prediction_id, outcome=outcome)
+        for can_list, resubmits in itertools.product((True, False), (True, False)):
+            status = stand(known, FORMER, {"can_list": can_list, "resubmits": resubmits})
+            assert status.has_pictures or status is RowStatus.FAILED
+
+
+def test_a_create_of_unknown_outcome_is_sent_anew_only_at_a_persons_word() -> None:
+    for run, generation, told, can_list, resubmits in itertools.product(
+        ("this", "other"), (2, 3), (True, False), (True, False), (True, False)
+    ):
+        status = stand(
+            entry(run, generation=generation, told=told), None, {"can_list": can_list, "resubmits": resubmits}
+        )
+        # A new run was told of nothing: only the person who cleared this very task was.
+        is_cleared_since = run == "this" and generation == 2 and told
+        is_sent_anew = not can_list and (resubmits or is_cleared_since)
+        assert status is (RowStatus.NOT_STARTED if is_sent_anew else RowStatus.UNSETTLED)
+
+
+RECORDS: dict[str, tuple[Entry | None, bool, dict[str, Any] | None]] = {
+    "no entry": (None, True, None),
+    "no create can have made anything": (entry(sent_at=0.0), True, None),
+    "a create": (entry(), True, {"generation": 3, "prediction_id": None, "told": False}),
+    "a create that was told of": (entry(told=True), True, {"generation": 3, "prediction_id": None, "told": True}),
+    "a prediction": (entry(prediction_id="p"), True, {"generation": 3, "prediction_id": "p", "told": False}),
+    "a prediction whose create is not dated": (
+        entry(prediction_id="p", sent_at=0.0),
+        True,
+        {"generation": 3, "prediction_id": "p", "told": False},
+    ),
+    "another run's create": (
+        entry("other", told=True),
+        True,
+        {"generation": OTHER_GENERATION, "prediction_id": None, "told": False},
+    ),
+    "another run's prediction": (
+        entry("other", prediction_id="p"),
+        True,
+        {"generation": OTHER_GENERATION, "prediction_id": "p", "told": False},
+    ),
+    "another run's prediction, not incremental": (entry("other", prediction_id="p"), False, None),
+    "this run's prediction, not incremental": (
+        entry(prediction_id="p"),
+        False,
+        {"generation": 3, "prediction_id": "p", "told": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_what_an_entry_says_of_a_submission(name: str) -> None:
+    known, incremental, fields = RECORDS[name]
+    reads = policy(incremental=incremental)
+    record = reads.record(known)
+    assert (record and {field: getattr(record, field) for field in fields or {}}) == fields
+    if record is not None and known is not None:
+        assert (record.fingerprint, record.sent_at, record.try_number) == ("same", known.sent_at, 1)
+    counts = known is not None and (incremental or known.run == IDENTITY.run)
+    assert reads.known(known) is (known if counts else None)
+
+
+@pytest.mark.parametrize(
+    ("known", "unsettled"),
+    [
+        (None, False),
+        (entry(), True),
+        (entry("other"), True),
+        (entry(prediction_id="p"), False),
+        (entry(fingerprint="other"), False),
+        (entry(sent_at=0.0), False),
+    ],
+)
+def test_which_rows_are_unsettled(known: Entry | None, unsettled: bool) -> None:
+    row = PlannedRow(position=0, key="a", model="m", input={}, fingerprint="same", entry=known)
+    assert policy().is_unsettled(row) is unsettled
+
+
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
@@ -210,6 +293,35 @@ class TestStopControl:
         control.stop(FluxBudgetError("budget"))
         assert control.is_stopped
         assert not control.forbids_creates
+        assert not control.is_killed
+
+    def test_any_other_reason_forbids_creates(self) -> None:
+        control = StopControl("continue", None)
+        assert not control.forbids_creates
+        control.stop(FluxError("text"))
+        assert control.forbids_creates
+
+    def test_a_kill_forbids_what_a_spent_budget_has_allowed(self) -> None:
+        control = StopControl("continue", None)
+        control.stop(FluxBudgetError("budget"))
+        control.kill()
+        assert control.forbids_creates
+
+    def test_nothing_takes_the_place_of_a_kill(self) -> None:
+        control = StopControl("continue", None)
+        control.kill()
+        control.stop(FluxBudgetError("budget"))
+        assert control.is_killed
+
+    def test_pictures_that_are_paid_for_and_not_stored_are_counted_apart(self) -> None:
+        control = StopControl("continue", None)
+        control.note_failure("a", 0, FluxInputError("text"))
+        assert control.not_stored_error is None
+        control.note_failure("b", 1, FluxOutputNotStoredError("the storage is out"))
+        error = control.not_stored_error
+        assert error is not None
+        assert not isinstance(error, FluxBatchRefusedError)
+        assert "Row 'b'" in str(error)
 
     @pytest.mark.parametrize(
         ("on_row_error", "max_failures", "bearable"), [("continue", None, 99), ("continue", 2, 2), ("fail", None, 0)]

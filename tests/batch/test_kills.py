@@ -18,8 +18,11 @@ import pytest
 
 from airflow_provider_flux.batch.resources import CREATES_AT_ONCE
 from airflow_provider_flux.emulator import Emulator
-from tests.batch.life import SCHNELL, read_lines, table, write_table
+from tests.batch.task_instance import SCHNELL, read_lines, table, write_table
 from tests.conftest import KEY
+from tests.inputs.pictures import picture
+
+pytestmark = pytest.mark.kills
 
 
 class Workers:
@@ -151,7 +154,7 @@ class Ordeal:
 
 SIZES = [
     pytest.param(Ordeal(60, 3, 10), id="60 rows, 3 kills"),
-    pytest.param(Ordeal(1000, 10, 40), id="1000 rows, 10 kills", marks=[pytest.mark.kills, pytest.mark.timeout(900)]),
+    pytest.param(Ordeal(1000, 10, 40), id="1000 rows, 10 kills", marks=pytest.mark.timeout(900)),
 ]
 
 
@@ -169,6 +172,38 @@ def test_where_predictions_are_listed_each_row_is_paid_for_once(
 
     assert emulator.accepted == ordeal.rows
     assert emulator.posts == ordeal.rows
+
+
+def test_so_is_each_row_with_a_photo_and_no_picture_is_of_another_ones(
+    workers: Workers, emulator: Emulator, tmp_path: Path
+) -> None:
+    # One prompt for all, so that only the photos tell the rows apart.
+    rows = [{**row, "photo": str(tmp_path / f"{row['sku']}.png")} for row in table(60)]
+    batch = KilledBatch(
+        workers,
+        emulator,
+        tmp_path,
+        rows=60,
+        gateway="replicate",
+        max_in_flight=10,
+        model="black-forest-labs/flux-kontext-pro",
+        prompt="on a white background",
+        input={"input_image": "{{ row.photo }}"},
+        input_transfer="upload",
+    )
+    write_table(tmp_path / "table.jsonl", rows)
+    for side, row in enumerate(rows, 64):
+        Path(row["photo"]).write_bytes(picture(side=side))
+
+    for creates, seconds in Ordeal(60, 4, 10).moments(seed=3):
+        assert batch.end_after_creates(creates, seconds) == -signal.SIGKILL
+    manifest = batch.finish()
+
+    check_pictures(manifest, 60)
+    assert emulator.posts == emulator.accepted == 60
+    photos = {prediction.id: prediction.pictures[0].sha256 for prediction in emulator.predictions}
+    for listed in manifest:
+        assert json.loads(listed["input"])["input_image"]["sha256"] == photos[listed["prediction_id"]]
 
 
 @pytest.mark.parametrize("ordeal", SIZES)
@@ -201,7 +236,7 @@ def test_where_they_are_not_what_was_cut_off_is_told_and_not_sent_again(
     emulator.add_fault("hang_after_accept", on="create", times=3)
     batch = KilledBatch(workers, emulator, tmp_path, rows=20, gateway="deerapi")
 
-    assert batch.end_after(2.0) == -signal.SIGKILL
+    assert batch.end_after_creates(20, 2.0) == -signal.SIGKILL
     manifest = batch.finish()
 
     statuses = [listed["status"] for listed in manifest]
@@ -214,18 +249,10 @@ def test_where_they_are_not_what_was_cut_off_is_told_and_not_sent_again(
 
 WRITES = [("write_lines", number, moment) for number in range(1, 7) for moment in ("before", "after")]
 REMOVALS = [("remove", 1, moment) for moment in ("before", "after")]
-REPRESENTATIVE = {("write_lines", 1, "after"), ("write_lines", 2, "before"), ("remove", 1, "before")}
-"""An intent without its create, an id that is not noted, and a ledger that is half compacted. The fast suite has these,
-the suite of kills all."""
 
 
 def steps(chosen: list[tuple[str, int, str]]) -> list[Any]:
-    return [
-        pytest.param(
-            step, id=f"{step[2]} {step[0]} {step[1]}", marks=[] if step in REPRESENTATIVE else pytest.mark.kills
-        )
-        for step in chosen
-    ]
+    return [pytest.param(step, id=f"{step[2]} {step[0]} {step[1]}") for step in chosen]
 
 
 @pytest.mark.parametrize("step", steps(WRITES + REMOVALS))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from airflow_provider_flux.batch import line_files
 from airflow_provider_flux.batch.lease import EXPIRY, OBSERVATION, Lease, LeaseFile, has_expired
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxLeaseLostError, FluxManifestOwnerError, FluxOverlapError
-from tests.batch.life import BatchLife, table
+from tests.batch.task_instance import BatchTaskInstance, table
 from tests.conftest import Connect
 from tests.outputs.conftest import Store
 
@@ -72,7 +72,7 @@ class Contender:
 
 
 class Holder:
-    """A batch that holds the lease and gives signs of life, in a process of its own."""
+    """A batch that holds the lease and gives signs of instance, in a process of its own."""
 
     def __init__(self, folder: str) -> None:
         self.process = subprocess.Popen(
@@ -111,24 +111,29 @@ def overwrite_in_spite_of_the_condition(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(S3FileSystem, "_call_s3", call_without)
 
 
-@pytest.fixture(params=["local", "s3", "cannot create exclusively", "overwrites all the same"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.getfixturevalue('s3').url}/ledger" if request.param == "s3" else str(tmp_path / "ledger")
+
+
+@pytest.fixture(params=["local", "creates exclusively", "cannot create exclusively", "overwrites all the same"])
+def contended_folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder of a storage of each kind, for the tests in which the kind matters."""
     if request.param == "local":
-        yield str(tmp_path / "ledger")
-        return
+        return str(tmp_path / "ledger")
     store: Store = request.getfixturevalue("s3")
     monkeypatch.setattr(line_files, "SETTLING", 0.5)
     if request.param == "cannot create exclusively":
         monkeypatch.setattr(line_files, "_exclusively", lambda filesystem: {})
     elif request.param == "overwrites all the same":
         overwrite_in_spite_of_the_condition(monkeypatch)
-    yield f"{store.url}/ledger"
+    return f"{store.url}/ledger"
 
 
-@pytest.mark.parametrize("count", [2, 10])
-def test_of_several_that_start_together_exactly_one_works(folder: str, count: int) -> None:
-    for round_number in range(3):
-        place = f"{folder}-{round_number}"
+@pytest.mark.parametrize(("count", "rounds"), [(2, 3), (10, 1)])
+def test_of_several_that_start_together_exactly_one_works(contended_folder: str, count: int, rounds: int) -> None:
+    for round_number in range(rounds):
+        place = f"{contended_folder}-{round_number}"
         contenders = [Contender(place, lease(f"run-{number}")) for number in range(count)]
         barrier = threading.Barrier(count)
 
@@ -143,9 +148,9 @@ def test_of_several_that_start_together_exactly_one_works(folder: str, count: in
             assert sum(threads.map(start, contenders)) == 1
 
 
-def test_of_several_that_take_over_from_a_dead_one_exactly_one_does(folder: str) -> None:
-    assert Contender(folder, lease("dead")).acquire()
-    contenders = [Contender(folder, lease(f"run-{number}")) for number in range(5)]
+def test_of_several_that_take_over_from_a_dead_one_exactly_one_does(contended_folder: str) -> None:
+    assert Contender(contended_folder, lease("dead")).acquire()
+    contenders = [Contender(contended_folder, lease(f"run-{number}")) for number in range(5)]
     barrier = threading.Barrier(5)
 
     def take_over(contender: Contender) -> bool:
@@ -201,8 +206,8 @@ def test_an_earlier_try_does_not_take_the_lease_from_a_later_one(folder: str) ->
     later.file.verify()
 
 
-def test_of_two_that_have_written_the_same_lease_at_most_one_works(folder: str) -> None:
-    first, second = Contender(folder, lease("run-1")), Contender(folder, lease("run-2"))
+def test_of_two_that_have_written_the_same_lease_at_most_one_works(contended_folder: str) -> None:
+    first, second = Contender(contended_folder, lease("run-1")), Contender(contended_folder, lease("run-2"))
     assert first.acquire()
     # It had looked before the other's file was there, and stood still until now.
     second.file._number = 1
@@ -452,15 +457,15 @@ def test_runs_of_one_table_at_a_time_pay_for_each_row_once(
 ) -> None:
     """two runs of one table at a time"""
     connect(emulator.url, gateway="deerapi")
-    lives = [BatchLife(tmp_path, rows=table(40)) for _ in range(count)]
-    for number, life in enumerate(lives):
-        life.run_id = f"run-{number}"
+    lives = [BatchTaskInstance(tmp_path, rows=table(40)) for _ in range(count)]
+    for number, instance in enumerate(lives):
+        instance.run_id = f"run-{number}"
     with ThreadPoolExecutor(count) as threads:
-        for done in [threads.submit(life.execute) for life in lives]:
+        for done in [threads.submit(instance.execute) for instance in lives]:
             done.result()
     assert (emulator.posts, emulator.accepted) == (40, 40)
     assert len(lives[0].manifest()) == 40
-    assert sum(life.totals["succeeded"] for life in lives) == 40
+    assert sum(instance.totals["succeeded"] for instance in lives) == 40
 
 
 @pytest.mark.usefixtures("quick")
@@ -472,7 +477,7 @@ def test_a_run_that_is_not_to_wait_fails_before_anything_is_sent(
     holder = Contender(str(tmp_path / "manifest.jsonl.ledger"), lease("run-0"))
     assert holder.acquire()
     with pytest.raises(FluxOverlapError, match="Nothing was sent"):
-        BatchLife(tmp_path, rows=table(2), on_overlap="fail").execute()
+        BatchTaskInstance(tmp_path, rows=table(2), on_overlap="fail").execute()
     assert emulator.posts == 0
 
 
@@ -481,17 +486,17 @@ def test_another_task_with_the_same_output_path_is_refused(
 ) -> None:
     """another task's manifest, or an input that would be overwritten"""
     connect(emulator.url, gateway="deerapi")
-    life = BatchLife(tmp_path, rows=table(3))
-    life.execute()
-    other = BatchLife(tmp_path, rows=table(3))
+    instance = BatchTaskInstance(tmp_path, rows=table(3))
+    instance.execute()
+    other = BatchTaskInstance(tmp_path, rows=table(3))
     other.task_id = "other"
     with pytest.raises(FluxManifestOwnerError):
         other.execute()
     assert emulator.posts == 3
     other.options["manifest_path"] = str(tmp_path / "other.jsonl")
     other.execute()
-    life.next_run()
-    assert [line["status"] for line in life.manifest()] == ["kept"] * 3
+    instance.next_run()
+    assert [line["status"] for line in instance.manifest()] == ["kept"] * 3
 
 
 @pytest.mark.usefixtures("quick")
@@ -500,7 +505,7 @@ def test_a_batch_that_lost_its_lease_submits_nothing_more_and_leaves_the_manifes
 ) -> None:
     """two runs of one table at a time"""
     connect(emulator.url, gateway="deerapi")
-    first = BatchLife(tmp_path, rows=table(60), max_in_flight=2)
+    first = BatchTaskInstance(tmp_path, rows=table(60), max_in_flight=2)
     outcome: list[Any] = []
 
     def run() -> None:
@@ -513,7 +518,7 @@ def test_a_batch_that_lost_its_lease_submits_nothing_more_and_leaves_the_manifes
     thread.start()
     while emulator.posts < 5:
         time.sleep(0.01)
-    second = BatchLife(tmp_path, rows=table(60))
+    second = BatchTaskInstance(tmp_path, rows=table(60))
     second.try_number = 2
     second.execute()
     thread.join()

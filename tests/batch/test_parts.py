@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, task
+from PIL import Image
 
 from airflow_provider_flux.batch.manifest import COLUMNS, merge_manifests
 from airflow_provider_flux.batch.rows import split_rows
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.operators.batch import FluxBatchOperator
-from tests.batch.life import SCHNELL, BatchLife, read_lines, table, write_table
+from tests.batch.task_instance import SCHNELL, BatchTaskInstance, read_lines, table, write_table
 from tests.conftest import Connect
 from tests.on_airflow.runs import run
 
@@ -29,10 +32,10 @@ def make_parts(folder: Path, rows: list[dict[str, Any]], parts: int, *, run_id: 
     """Run a task for each part, and return the totals of each."""
     totals = []
     for part in split_rows(write_table(folder / "table.jsonl", rows), parts):
-        life = BatchLife(folder / "pictures", rows=part)
-        life.map_index, life.run_id = part["part"], run_id
-        life.execute()
-        totals.append(life.totals)
+        instance = BatchTaskInstance(folder / "pictures", rows=part)
+        instance.map_index, instance.run_id = part["part"], run_id
+        instance.execute()
+        totals.append(instance.totals)
     return totals
 
 
@@ -86,9 +89,9 @@ def test_a_part_without_a_manifest_is_missed(tmp_path: Path) -> None:
 
 def test_tasks_that_are_mapped_over_lists_do_not_write_over_each_other(tmp_path: Path) -> None:
     for index in range(2):
-        life = BatchLife(tmp_path, rows=[{"sku": f"sku-{index}", "name": "x"}])
-        life.map_index = index
-        life.execute()
+        instance = BatchTaskInstance(tmp_path, rows=[{"sku": f"sku-{index}", "name": "x"}])
+        instance.map_index = index
+        instance.execute()
 
     assert [read_lines(tmp_path / f"manifest.jsonl.map-{index}")[0]["key"] for index in range(2)] == ["sku-0", "sku-1"]
 
@@ -99,8 +102,10 @@ def test_a_manifest_is_a_table_for_pyarrow(emulator: Emulator, tmp_path: Path) -
 
     emulator.add_outcome("E005", times=2)
     emulator.add_fault("reset_after_accept", on="create", times=1)
-    life = BatchLife(tmp_path, rows=table(12), input=lambda row: {"seed": 7} if row["sku"] == "sku-1" else {})
-    life.execute()
+    instance = BatchTaskInstance(
+        tmp_path, rows=table(12), input=lambda row: {"seed": 7} if row["sku"] == "sku-1" else {}
+    )
+    instance.execute()
 
     read = arrow_json.read_json(tmp_path / "manifest.jsonl")
 
@@ -114,18 +119,20 @@ def test_a_manifest_is_a_table_for_pyarrow(emulator: Emulator, tmp_path: Path) -
 
 
 def test_a_manifest_holds_no_signature_and_no_picture(emulator: Emulator, tmp_path: Path) -> None:
-    inline = "data:image/png;base64," + "A" * 5000
-    life = BatchLife(
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(file, "PNG")
+    inline = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    instance = BatchTaskInstance(
         tmp_path,
         rows=table(1),
         model="black-forest-labs/flux-kontext-pro",
         input={"input_image": inline, "aspect_ratio": "1:1"},
     )
-    life.execute()
+    instance.execute()
 
-    (listed,) = life.manifest()
+    (listed,) = instance.manifest()
 
-    assert "AAAA" not in listed["input"]
+    assert inline[100:150] not in listed["input"]
     assert "?" not in (listed["url"] or "")
 
 

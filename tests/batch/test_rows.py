@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_flux.batch.rows import Table, split_rows
 from airflow_provider_flux.exceptions import FluxInputError
-from tests.batch.life import table, write_table
+from tests.batch.task_instance import table, write_table
 
 ROWS = table(10)
 
@@ -60,7 +60,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     ("name", "content", "said"),
     [
         ("table.jsonl", '{"sku": "a"}\n{"sku": \n', "line 2 is not JSON"),
-        ("table.jsonl", "[1, 2]\n", "Row 1 of the table is list"),
+        ("table.jsonl", "[1, 2]\n", "Row 1 of the table is a number"),
         ("table.csv", "sku,name\na\n", "line 2 does not have the 2 columns"),
         ("table.csv", "sku,name\na,b,c\n", "line 2 does not have the 2 columns"),
         ("table.csv", 'sku\n"a', "unexpected end of data"),

@@ -12,7 +12,7 @@ from airflow_provider_flux.batch.manifest import merge_manifests, read_manifest
 from airflow_provider_flux.batch.rows import split_rows
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.exceptions import FluxKilledError
-from tests.batch.life import BatchLife, kill_after_posts, table
+from tests.batch.task_instance import BatchTaskInstance, kill_after_posts, table
 from tests.conftest import Connect
 from tests.outputs.conftest import Store
 
@@ -38,16 +38,18 @@ def listed(s3: Store, name: str = "manifest.jsonl") -> list[dict[str, Any]]:
 def test_a_killed_batch_goes_on_and_its_next_run_makes_only_what_has_changed(
     emulator: Emulator, s3: Store, tmp_path: Path
 ) -> None:
-    life = BatchLife(tmp_path, rows=put_table(s3, table(ROWS)), output_path=f"{s3.url}/shop", cancel_on_kill=False)
+    instance = BatchTaskInstance(
+        tmp_path, rows=put_table(s3, table(ROWS)), output_path=f"{s3.url}/shop", cancel_on_kill=False
+    )
     emulator.settings(run_time=1.0)
-    killer = kill_after_posts(life, emulator, ROWS // 2)
+    killer = kill_after_posts(instance, emulator, ROWS // 2)
     with pytest.raises(FluxKilledError):
-        life.execute()
+        instance.execute()
     killer.join()
 
-    life.retry()
+    instance.retry()
 
-    assert (life.totals["succeeded"], emulator.posts, emulator.accepted) == (ROWS, ROWS, ROWS)
+    assert (instance.totals["succeeded"], emulator.posts, emulator.accepted) == (ROWS, ROWS, ROWS)
     keys = s3.keys()
     pictures = {key for key in keys if key.endswith(".webp")}
     assert {row["path"].removeprefix(f"{s3.url}/") for row in listed(s3)} == pictures
@@ -57,9 +59,9 @@ def test_a_killed_batch_goes_on_and_its_next_run_makes_only_what_has_changed(
     changed = table(ROWS)
     changed[3]["name"] = "something else"
     put_table(s3, changed)
-    life.next_run()
+    instance.next_run()
 
-    assert (life.totals["kept"], life.totals["succeeded"], emulator.posts) == (ROWS - 1, 1, ROWS + 1)
+    assert (instance.totals["kept"], instance.totals["succeeded"], emulator.posts) == (ROWS - 1, 1, ROWS + 1)
     assert pictures < set(s3.keys())
     assert list(tmp_path.iterdir()) == []
 
@@ -67,9 +69,9 @@ def test_a_killed_batch_goes_on_and_its_next_run_makes_only_what_has_changed(
 def test_parts_make_one_manifest(emulator: Emulator, s3: Store, tmp_path: Path) -> None:
     path = put_table(s3, table(ROWS))
     for part in split_rows(path, 2):
-        life = BatchLife(tmp_path, rows=part, output_path=f"{s3.url}/shop")
-        life.map_index = part["part"]
-        life.execute()
+        instance = BatchTaskInstance(tmp_path, rows=part, output_path=f"{s3.url}/shop")
+        instance.map_index = part["part"]
+        instance.execute()
 
     totals = merge_manifests(f"{s3.url}/shop/manifest.jsonl", 2)
 

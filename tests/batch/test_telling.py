@@ -12,7 +12,7 @@ from airflow.sdk import DAG, Asset, AssetAlias
 from airflow_provider_flux import telemetry
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.operators.batch import FluxBatchOperator
-from tests.batch.life import SCHNELL, BatchLife, table
+from tests.batch.task_instance import SCHNELL, BatchTaskInstance, table
 from tests.conftest import Connect
 from tests.on_airflow.runs import FinishedRun, run
 
@@ -65,12 +65,12 @@ def test_a_batch_that_fails_makes_no_event(emulator: Emulator, tmp_path: Path) -
 
 
 def test_openlineage_is_told_of_the_manifest_and_the_folder(tmp_path: Path) -> None:
-    life = BatchLife(tmp_path, rows=table(3))
+    batch = BatchTaskInstance(tmp_path, rows=table(3))
     instance = SimpleNamespace()
-    assert life.operator.get_openlineage_facets_on_complete(instance) is None
-    life.execute()
+    assert batch.operator.get_openlineage_facets_on_complete(instance) is None
+    batch.execute()
 
-    lineage = life.operator.get_openlineage_facets_on_complete(instance)
+    lineage = batch.operator.get_openlineage_facets_on_complete(instance)
 
     assert lineage is not None
     told = [(dataset.namespace, dataset.name) for dataset in lineage.outputs]
@@ -103,7 +103,7 @@ def test_monitoring_sees_the_run_time_of_each_row_and_what_is_pending(
     monkeypatch.setattr(telemetry, "_stats", lambda: told)
     monkeypatch.setattr(telemetry, "GAUGE_INTERVAL", 0.0)
 
-    BatchLife(tmp_path, rows=table(6)).execute()
+    BatchTaskInstance(tmp_path, rows=table(6)).execute()
 
     assert told.timings.count("flux.predictions.run_time") == told.timings.count("flux.predictions.delay") == 6
     assert max(told.pending) > 1

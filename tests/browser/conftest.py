@@ -21,7 +21,7 @@ from tests.browser import made_up
 
 ROOT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags"
-EXAMPLE = ROOT / "example_dags" / "flux_approve_before_publish.py"
+EXAMPLES = ROOT / "example_dags"
 SCREENSHOTS = ROOT / "docs" / "screenshots"
 CHROMIUM = "/usr/bin/chromium"
 ROWS = 300
@@ -70,7 +70,9 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UiDeployment]:
     folder = tmp_path_factory.mktemp("ui")
     extra = {"prices": {"black-forest-labs/flux-schnell": PRICE}}
     dags = shutil.copytree(DAGS, folder / "dags")
-    shutil.copy(EXAMPLE, dags)
+    for name in ("flux_approve_before_publish.py", "flux_restyle_photos.py"):
+        shutil.copy(EXAMPLES / name, dags)
+    shutil.copytree(EXAMPLES / "photos", dags / "photos")
     with Emulator(key=KEY, run_time=12.0) as emulator:
         connection = {"conn_type": "flux", "host": emulator.url, "password": KEY, "extra": extra}
         emulator.add_outcome(OutcomeRule("NSFW", prompt_contains="refused", times=None))

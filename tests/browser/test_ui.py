@@ -70,6 +70,32 @@ def test_the_tab_of_a_mapped_task_instance_shows_its_own_picture(ui: UiDeploymen
     expect(page.locator(".flux-prompt")).to_contain_text("no. 4")
 
 
+def test_pictures_that_went_in_are_shown_before_and_after(
+    ui: UiDeployment, open_page: OpenPage, screenshot: Screenshot
+) -> None:
+    run_id = ui.api.trigger_dag("flux_restyle_photos")
+    page = open_page(ui.run_tab("flux_restyle_photos", run_id))
+    expect(page.locator(".flux-tile[data-status=succeeded] .flux-inset img.flux-is-shown")).to_have_count(6)
+    screenshot(page, "tab-before-after")
+
+    page.locator(".flux-face").first.click()
+    dialog = page.get_by_role("dialog")
+    slider = dialog.get_by_role("slider", name="Show more of the picture before")
+    expect(dialog.locator(".flux-slider-before img.flux-is-shown")).to_be_visible()
+    name = dialog.get_attribute("aria-label")
+    slider.press("ArrowLeft")
+    expect(slider).to_have_value("49")
+    expect(slider).to_have_attribute("aria-valuetext", "49 % before, 51 % after")
+    assert dialog.get_attribute("aria-label") == name
+    screenshot(page, "details-slider")
+
+    dialog.get_by_role("button", name="Side by side").click()
+    expect(dialog.get_by_text("After", exact=True)).to_be_visible()
+    expect(dialog.locator(".flux-half img.flux-is-shown")).to_have_count(2)
+    expect(dialog.locator(".flux-list")).to_contain_text("/photos/")
+    screenshot(page, "details-before-after")
+
+
 def test_the_progress_of_a_batch_is_seen_while_it_runs_and_all_its_rows_afterwards(
     ui: UiDeployment, open_page: OpenPage
 ) -> None:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.legs import fork
 from tests.chaos.plan import Plan
+from tests.chaos.processes import fork
 
 KEY = "chaos-key-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 MAX_HANG = 0.7

@@ -6,8 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_flux.emulator.faults import FAULTS
-from airflow_provider_flux.emulator.outcomes import OUTCOMES
+from airflow_provider_flux.emulator.rules import FAULTS, OUTCOMES
 
 MAKE, WAIT = "make", "wait"
 """The operator's task, and the sensor's."""
@@ -39,8 +38,8 @@ class Kill:
 
     :param kind: one of the kinds above.
     :param task: ``make`` or ``wait``.
-    :param leg: which worker leg or deferral of the task it hits, from 0.
-    :param after: the moment it counts from: ``start`` of the leg, ``intent`` or ``id`` in the store.
+    :param process: which worker process or deferral of the task it hits, from 0.
+    :param after: the moment it counts from: ``start`` of the process, ``intent`` or ``id`` in the store.
     :param delay: seconds from then on.
     :param offset: seconds between a clear and the moment at which the triggerer notices it.
     :param changes_input: whether the person also changes the prompt when clearing.
@@ -48,7 +47,7 @@ class Kill:
 
     kind: str
     task: str = MAKE
-    leg: int = 0
+    process: int = 0
     after: str = "start"
     delay: float = 0.0
     offset: float = 0.0
@@ -69,6 +68,7 @@ class Plan:
     :param mode: ``wait``, ``deferrable`` or ``sensor`` (fire and forget, with a sensor that waits).
     :param faults: rules for the emulator, as its control route takes them.
     :param outcome: how the first prediction ends; later ones succeed.
+    :param has_photo: whether a picture goes in, uploaded where the gateway takes files.
     """
 
     seed: int
@@ -85,6 +85,7 @@ class Plan:
     wait_before_defer: float
     poll_interval: float
     store_latency: float
+    has_photo: bool = False
 
     @property
     def lists(self) -> bool:
@@ -201,7 +202,7 @@ def _kill(chance: random.Random, mode: str, sensor_defers: bool) -> Kill | None:
     return Kill(
         kind=kind,
         task=task,
-        leg=1 if defers and after == "start" and chance.random() < 0.4 else 0,
+        process=1 if defers and after == "start" and chance.random() < 0.4 else 0,
         after=after,
         delay=round(chance.uniform(0, 0.6 if after == "start" else 0.3), 3),
         changes_input=draws_change and kind in CLEARS,

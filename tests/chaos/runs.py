@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from airflow_provider_flux.protocol import cancellation, lookup, schedule
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 from airflow_provider_flux.tasks import pending
 from tests.chaos.gateway import KEY, Gateway, running_gateway
-from tests.chaos.kept import Journal, Kept
-from tests.chaos.legs import fork
-from tests.chaos.life import TaskLife
 from tests.chaos.plan import FOR_EVER, MAKE, WAIT, Plan, plan_for
+from tests.chaos.processes import fork
 from tests.chaos.rules import ending, violations
-from tests.chaos.story import Asked, Made, Story
+from tests.chaos.run_record import Asked, Made, RunRecord
+from tests.chaos.storage import Journal, Kept
+from tests.chaos.task_instance import OperatorTaskInstance
+from tests.inputs.pictures import picture
 
 MODEL = "black-forest-labs/flux-schnell"
+MODEL_WITH_A_PHOTO = "black-forest-labs/flux-dev"
 READ_TIMEOUT = 0.4
 PATIENCE = 1.5
 """Seconds for which a cancel is tried."""
@@ -41,7 +43,7 @@ class Report:
 
     :param played: faults that were met, as ``create: 500``, and the kill if it came in time.
     :param problems: what is wrong, by rule.
-    :param story: a few lines to read when something is.
+    :param record: a few lines to read when something is.
     """
 
     seed: int
@@ -49,7 +51,7 @@ class Report:
     seconds: float
     played: list[str] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
-    story: list[str] = field(default_factory=list)
+    record: list[str] = field(default_factory=list)
 
 
 def be_impatient() -> None:
@@ -70,7 +72,7 @@ def warm_up() -> None:
     """Import what the children would otherwise import each for itself."""
     import importlib
 
-    for name in ("client.sync", "client.aio", "triggers.flux"):
+    for name in ("client.sync", "client.aio", "triggers.flux", "inputs.sending"):
         importlib.import_module(f"airflow_provider_flux.{name}")
     os.environ["AIRFLOW_CONN_FLUX_DEFAULT"] = json.dumps(
         {"conn_type": "flux", "host": "http://127.0.0.1", "password": KEY}
@@ -87,21 +89,24 @@ def run_plan(plan: Plan, gateway: Gateway, folder: Path) -> Report:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     gateway.prepare(plan)
+    photo = folder / "photo.png"
+    if plan.has_photo:
+        photo.write_bytes(picture())
     _connect(gateway.url, gateway=plan.gateway, read_timeout=READ_TIMEOUT)
-    lives = [TaskLife(plan, Kept(folder, MAKE), lambda version: _operator(plan, version))]
+    lives = [OperatorTaskInstance(plan, Kept(folder, MAKE), lambda version: _operator(plan, version, photo))]
     state = lives[0].live()
     if plan.mode == "sensor" and state == "success":
         prediction_id = lives[0].value
-        lives.append(TaskLife(plan, Kept(folder, WAIT), lambda _: _sensor(plan, prediction_id)))
+        lives.append(OperatorTaskInstance(plan, Kept(folder, WAIT), lambda _: _sensor(plan, prediction_id)))
         lives[1].live()
-    story = _story(plan, lives, gateway.ledger(), folder)
+    record = _story(plan, lives, gateway.ledger(), folder)
     return Report(
         seed=plan.seed,
-        ending=ending(story),
+        ending=ending(record),
         seconds=round(time.time() - started, 2),
-        played=_played(plan, story),
-        problems=violations(story),
-        story=_tell(plan, story),
+        played=_played(plan, record),
+        problems=violations(record),
+        record=_tell(plan, record),
     )
 
 
@@ -110,10 +115,12 @@ def _connect(host: str, **extra: object) -> None:
     os.environ["AIRFLOW_CONN_FLUX_DEFAULT"] = json.dumps(connection)
 
 
-def _operator(plan: Plan, version: int) -> BaseOperator:
+def _operator(plan: Plan, version: int, photo: Path) -> BaseOperator:
     return FluxPredictionOperator(
         task_id=MAKE,
-        model=MODEL,
+        model=MODEL_WITH_A_PHOTO if plan.has_photo else MODEL,
+        input={"image": str(photo)} if plan.has_photo else None,
+        input_transfer="upload" if plan.has_photo and plan.gateway == "replicate" else "auto",
         prompt=f"A paper boat, number {plan.seed}, version {version}.",
         wait_for_completion=plan.mode != "sensor",
         deferrable=plan.mode == "deferrable",
@@ -137,7 +144,7 @@ def _sensor(plan: Plan, prediction_id: str) -> BaseOperator:
     )
 
 
-def _story(plan: Plan, lives: Sequence[TaskLife], ledger: dict[str, Any], folder: Path) -> Story:
+def _story(plan: Plan, lives: Sequence[OperatorTaskInstance], ledger: dict[str, Any], folder: Path) -> RunRecord:
     made = tuple(
         Made(**{name: shown[name] for name in ("id", "created", "status", "ended", "outcome")})
         for shown in ledger["predictions"]
@@ -146,7 +153,7 @@ def _story(plan: Plan, lives: Sequence[TaskLife], ledger: dict[str, Any], folder
         Asked(**{name: shown[name] for name in ("kind", "at", "fault", "accepted", "prediction_id")})
         for shown in ledger["requests"]
     )
-    return Story(
+    return RunRecord(
         lists=plan.lists,
         cancels=plan.cancels,
         waits=plan.mode != "sensor",
@@ -154,43 +161,56 @@ def _story(plan: Plan, lives: Sequence[TaskLife], ledger: dict[str, Any], folder
         outcome=plan.outcome,
         predictions=made,
         requests=asked,
-        legs=tuple(sorted((leg for life in lives for leg in life.legs), key=lambda leg: leg.started)),
-        acts=tuple(act for life in lives for act in life.acts),
+        processes=tuple(
+            sorted(
+                (process for instance in lives for process in instance.processes), key=lambda process: process.started
+            )
+        ),
+        acts=tuple(act for instance in lives for act in instance.acts),
         learned=Journal(folder / "journal.jsonl").first_mentions([prediction.id for prediction in made]),
-        states={life.kept.task_id: life.state for life in lives},
+        states={instance.kept.task_id: instance.state for instance in lives},
         for_ever=tuple((rule["on"], rule["fault"]) for rule in plan.faults if rule.get("times", 1) is FOR_EVER),
         leaks=tuple(sorted(path.name for path in folder.iterdir() if KEY.encode() in path.read_bytes())),
     )
 
 
-def _played(plan: Plan, story: Story) -> list[str]:
-    faults = {f"{asked.kind}: {asked.fault}" for asked in story.requests if asked.fault}
-    kills = {plan.kill.label} if plan.kill is not None and story.acts else set()
+def _played(plan: Plan, record: RunRecord) -> list[str]:
+    faults = {f"{asked.kind}: {asked.fault}" for asked in record.requests if asked.fault}
+    kills = {plan.kill.label} if plan.kill is not None and record.acts else set()
     return sorted(faults | kills)
 
 
-def _tell(plan: Plan, story: Story) -> list[str]:
+def _tell(plan: Plan, record: RunRecord) -> list[str]:
     """Write the run down as lines in order of time."""
-    zero = min((leg.started for leg in story.legs), default=0.0)
-    lines = [(leg.started, f"{leg.task}/{leg.try_number} {leg.kind} starts") for leg in story.legs]
-    lines += [
-        (leg.ended, f"{leg.task}/{leg.try_number} {leg.kind} ends: {leg.result or 'killed'} {leg.error} {leg.text}")
-        for leg in story.legs
+    zero = min((process.started for process in record.processes), default=0.0)
+    lines = [
+        (process.started, f"{process.task}/{process.try_number} {process.kind} starts") for process in record.processes
     ]
-    lines += [(act.at, f"{act.task}: {act.kind}{' (input changed)' * act.changes_input}") for act in story.acts]
+    lines += [
+        (
+            process.ended,
+            f"{process.task}/{process.try_number} {process.kind} ends: "
+            f"{process.result or 'killed'} {process.error} {process.text}",
+        )
+        for process in record.processes
+    ]
+    lines += [(act.at, f"{act.task}: {act.kind}{' (input changed)' * act.changes_input}") for act in record.acts]
     lines += [
         (a.at, f"  {a.kind}{f' [{a.fault}]' if a.fault else ''}{' accepted' * a.accepted} {a.prediction_id or ''}")
-        for a in story.requests
+        for a in record.requests
     ]
-    lines += [(at, f"  kept id {name}") for name, at in story.learned.items()]
-    lines += [(m.ended, f"  {m.id} is {m.status}") for m in story.predictions if m.ended is not None]
+    lines += [(at, f"  kept id {name}") for name, at in record.learned.items()]
+    lines += [(m.ended, f"  {m.id} is {m.status}") for m in record.predictions if m.ended is not None]
     told = [f"{at - zero:7.3f} {text}" for at, text in sorted(lines)]
-    return [f"plan: {plan}", *told, f"states: {dict(story.states)}"]
+    return [f"plan: {plan}", *told, f"states: {dict(record.states)}"]
 
 
 @contextmanager
-def all_in(folder: Path, seeds: Sequence[int], jobs: int) -> Iterator[Iterator[Report]]:
-    """Run seeds in several processes, each with an emulator of its own, and yield the reports as they come."""
+def all_in(folder: Path, seeds: Sequence[int], jobs: int, *, photos: bool = False) -> Iterator[Iterator[Report]]:
+    """Run seeds in several processes, each with an emulator of its own, and yield the reports as they come.
+
+    :param photos: let a picture go in with every prediction.
+    """
     be_impatient()
     warm_up()
     folder.mkdir(parents=True)
@@ -202,7 +222,7 @@ def all_in(folder: Path, seeds: Sequence[int], jobs: int) -> Iterator[Iterator[R
         place.mkdir()
         with running_gateway(place / "emulator.log") as gateway, (folder / "turn").open("a") as turn:
             for seed in seeds[number::jobs]:
-                report = run_plan(plan_for(seed), gateway, place / "run")
+                report = run_plan(replace(plan_for(seed), has_photo=photos), gateway, place / "run")
                 fcntl.flock(turn, fcntl.LOCK_EX)  # a long line is not written in one piece
                 with os.fdopen(os.dup(writing), "wb") as pipe:
                     pipe.write(json.dumps(asdict(report)).encode() + b"\n")

@@ -1,6 +1,6 @@
 """Whole lives of tasks under seeded faults and kills: the gateway's ledger and the task's state agree afterwards.
 
-One seed again, with its story: ``.venv/bin/python scripts/chaos.py --only SEED --tell``.
+One seed again, with its record: ``.venv/bin/python scripts/chaos.py --only SEED --tell``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 # The first test waits for all seeds.
-pytestmark = pytest.mark.timeout(450)
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(450)]
 
 ROOT = Path(__file__).parent.parent.parent
-QUICK_SEEDS = tuple(range(40))
+QUICK_SEEDS = tuple(range(6))
 REGRESSION_SEEDS = (
-    *(100075, 100149, 100155, 100201, 100203, 100216, 100267),
+    *(100075, 100099, 100149, 100155, 100201, 100203, 100216, 100267),
     *(100309, 100359, 100411, 100415, 101517),
 )
 """Every seed that ever broke a promise. A change of ``plan.py`` or of the emulator's list of faults gives them other
@@ -36,7 +36,7 @@ def chaos(reports: Path, *arguments: str, limit: float) -> subprocess.CompletedP
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     """What became of the quick seeds and of those that ever failed."""
     path = tmp_path_factory.mktemp("chaos") / "reports.json"
-    finished = chaos(path, "--only", *map(str, QUICK_SEEDS + REGRESSION_SEEDS), limit=400)
+    finished = chaos(path, "--jobs", "6", "--only", *map(str, QUICK_SEEDS + REGRESSION_SEEDS), limit=400)
     assert path.exists(), finished.stderr
     return {report["seed"]: report for report in json.loads(path.read_text())}
 
@@ -44,12 +44,4 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any
 @pytest.mark.parametrize("seed", QUICK_SEEDS + REGRESSION_SEEDS)
 def test_every_promise_is_kept(reports: dict[int, dict[str, Any]], seed: int) -> None:
     report = reports[seed]
-    assert report["problems"] == {}, "\n".join(report["story"])
-
-
-@pytest.mark.chaos
-@pytest.mark.timeout(1200)
-def test_every_promise_is_kept_in_five_hundred_runs(tmp_path: Path) -> None:
-    finished = chaos(tmp_path / "reports.json", "--runs", "500", "--seed", "1", limit=1100)
-    sys.stdout.write(finished.stdout)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert report["problems"] == {}, "\n".join(report["record"])

@@ -13,6 +13,14 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 
 
+RUN_ALL = """
+import runpy, sys
+for path in sys.argv[1:]:
+    print("##", path, file=sys.stderr)
+    runpy.run_path(path)
+"""
+
+
 def test_there_are_examples() -> None:
     assert {
         "flux_quickstart",
@@ -25,16 +33,24 @@ def test_there_are_examples() -> None:
     } <= {path.stem for path in EXAMPLES}
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_imports_without_a_warning_of_its_own(path: Path) -> None:
-    told = subprocess.run(
-        [sys.executable, "-W", "always", str(path)], capture_output=True, text=True, check=False, env=dict(os.environ)
+@pytest.fixture(scope="module")
+def told() -> str:
+    """What Python tells while it runs all examples in one process, each after its name."""
+    program = (
+        "import runpy, sys\nfor path in sys.argv[1:]:\n    print('##', path, file=sys.stderr)\n    runpy.run_path(path)"
     )
-    assert told.returncode == 0, told.stderr
-    own = [
-        line for line in told.stderr.splitlines() if "Warning" in line and ("example_dags" in line or "flux" in line)
-    ]
-    assert own == []
+    command = [sys.executable, "-W", "always", "-c", program, *map(str, EXAMPLES)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert finished.returncode == 0, finished.stderr
+    return finished.stderr
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_imports_without_a_warning_of_its_own(told: str, path: Path) -> None:
+    _, found, of_this = told.partition(f"## {path}\n")
+    assert found
+    lines = of_this.partition("\n## ")[0].splitlines()
+    assert [line for line in lines if "Warning" in line and ("example_dags" in line or "flux" in line)] == []
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

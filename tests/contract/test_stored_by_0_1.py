@@ -8,11 +8,12 @@ from typing import Any
 from airflow_provider_flux.batch.model import Entry
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.protocol.fingerprint import fingerprint_of
 from airflow_provider_flux.protocol.gateways import choose_gateway
-from airflow_provider_flux.protocol.resume import SubmissionRecord, fingerprint_of
+from airflow_provider_flux.protocol.resume import SubmissionRecord
 from airflow_provider_flux.tasks.pending import PendingPrediction
 from tests.conftest import Connect
-from tests.durable.tries import TaskLife
+from tests.durable.task_instance import OperatorTaskInstance
 
 SCHNELL = "black-forest-labs/flux-schnell"
 BOAT = {"prompt": "A paper boat"}
@@ -73,7 +74,7 @@ def test_an_operator_goes_on_with_the_prediction_of_a_record(emulator: Emulator,
     connect(emulator.url, gateway="deerapi")
     hook = FluxHook()
     made = hook.create_prediction(SCHNELL, BOAT)
-    task = TaskLife({"task_id": "make", "model": SCHNELL, "input": BOAT, "wait_for_completion": True})
+    task = OperatorTaskInstance({"task_id": "make", "model": SCHNELL, "input": BOAT, "wait_for_completion": True})
     fingerprint = fingerprint_of(hook.access.gateway, SCHNELL, BOAT)
     task.store.kept["flux_prediction"] = {**RECORD, "fingerprint": fingerprint, "prediction_id": made.id}
     assert task.retry()

@@ -19,7 +19,8 @@ from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 from airflow_provider_flux.tasks.end_from_trigger import _needs_a_worker
 from tests.conftest import Connect
-from tests.durable.tries import TaskLife
+from tests.durable.task_instance import OperatorTaskInstance
+from tests.inputs.pictures import picture
 from tests.on_airflow.runs import FinishedRun, run
 
 try:
@@ -146,18 +147,74 @@ def test_a_worker_that_resumes_knows_what_was_asked_for_without_calling_the_func
 
             return lantern().operator
 
-    life = TaskLife({"task_id": "lantern", "model": SCHNELL})
+    instance = OperatorTaskInstance({"task_id": "lantern", "model": SCHNELL})
+    emulator.add_outcome("stuck")
     with pytest.raises(TaskDeferred) as deferred:
-        on_a_worker().execute(life._context())
+        on_a_worker().execute(instance._context())
     emulator.finish(emulator.predictions[0].id)
     event = deferred.value.trigger.pending.event("succeeded")  # type: ignore[attr-defined]
 
-    urls = on_a_worker().execute_complete(life._context(), event)
+    urls = on_a_worker().execute_complete(instance._context(), event)
 
     assert calls == ["called"]
     assert len(urls) == 2
-    result = life.xcoms["flux_result"]
+    result = instance.xcoms["flux_result"]
     assert (result["status"], result["prompt"], result["seed"]) == ("succeeded", "A red paper lantern", 7)
+    assert emulator.posts == 1
+
+
+def test_a_function_may_return_the_path_of_a_photo(emulator: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "tea.png").write_bytes(picture())
+    with DAG("decorated_photo") as dag:
+
+        @task.flux(model="black-forest-labs/flux-kontext-pro", **DEFERS)
+        def restyle() -> dict[str, Any]:
+            return {"prompt": "on a white background", "input_image": str(tmp_path / "tea.png")}
+
+        restyle()
+
+    finished = run(dag)
+
+    assert finished.state == "success"
+    assert [arrived.field for arrived in emulator.predictions[0].pictures] == ["input_image"]
+    [given] = finished.xcom("restyle", "flux_result")["inputs"]
+    assert given["path"] == str(tmp_path / "tea.png")
+    assert emulator.posts == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "places"),
+    [
+        ("black-forest-labs/flux-kontext-pro", "input_image", ["input_image"]),
+        ("black-forest-labs/flux-2-pro", "input_images", ["input_images.0", "input_images.1"]),
+    ],
+)
+def test_a_task_that_resumes_tells_of_the_photos_that_its_function_returned(
+    emulator: Emulator, tmp_path: Path, model: str, field: str, places: list[str]
+) -> None:
+    paths = [str(tmp_path / f"{at}.png") for at in range(len(places))]
+    for path in paths:
+        Path(path).write_bytes(picture())
+
+    def on_a_worker() -> Any:
+        with DAG("decorated_photos_resumed"):
+
+            @task.flux(model=model, **DEFERS)
+            def restyle() -> dict[str, Any]:
+                return {"prompt": "on a white background", field: paths if len(paths) > 1 else paths[0]}
+
+            return restyle().operator
+
+    instance = OperatorTaskInstance({"task_id": "restyle", "model": model})
+    emulator.add_outcome("stuck")
+    with pytest.raises(TaskDeferred) as deferred:
+        on_a_worker().execute(instance._context())
+    emulator.finish(emulator.predictions[0].id)
+
+    on_a_worker().execute_complete(instance._context(), deferred.value.trigger.pending.event("succeeded"))  # type: ignore[attr-defined]
+
+    inputs = instance.xcoms["flux_result"]["inputs"]
+    assert [(given["field"], given["path"]) for given in inputs] == list(zip(places, paths, strict=True))
     assert emulator.posts == 1
 
 

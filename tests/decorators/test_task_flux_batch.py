@@ -12,7 +12,7 @@ from airflow.sdk import DAG, ObjectStoragePath, task
 from airflow_provider_flux.batch.manifest import merge_manifests
 from airflow_provider_flux.batch.rows import split_rows
 from airflow_provider_flux.emulator import Emulator
-from tests.batch.life import SCHNELL, read_lines, table, write_table
+from tests.batch.task_instance import SCHNELL, read_lines, table, write_table
 from tests.conftest import Connect
 from tests.on_airflow.runs import run
 

@@ -45,6 +45,7 @@ DAG_OF = {
     "task cleared": "waits_in_the_triggerer",
     "marked failed on the worker": "waits_on_the_worker",
     "task killed on the worker": "waits_on_the_worker",
+    "success told": "tells_of_success",
     "triggerer killed": "waits_in_the_triggerer",
     "triggerer restarted": "waits_in_the_triggerer",
     "triggerer stalled": "waits_in_the_triggerer",
@@ -87,17 +88,30 @@ class Run:
 
     def is_given_up_by(self, triggerer: dict[str, Any]) -> bool:
         """Tell whether a triggerer has ended its part, as it writes into the log of the task."""
-        run_logs = self.airflow.task_logs / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
-        [log] = run_logs.glob(f"**/*.trigger.{triggerer['id']}.log")
-        return "trigger completed" in log.read_text()
+        return "trigger completed" in self._log_of(triggerer)
 
     def wait_until_deferred(self) -> dict[str, Any]:
-        """Wait until a triggerer waits for the only prediction; return which one."""
-        wait_until(lambda: self._is_alive() and self.triggerer, "a triggerer waits for the task")
+        """Wait until a triggerer waits for the only prediction; return which one.
+
+        To be given the task is not enough: one that has not asked for it yet can cancel nothing.
+        """
+
+        def begun() -> dict[str, Any] | None:
+            assert self._is_alive()
+            triggerer = self.triggerer
+            return (
+                triggerer if triggerer and f"Prediction {self.predictions[0].id}" in self._log_of(triggerer) else None
+            )
+
+        wait_until(begun, "a triggerer waits for the prediction")
         assert [prediction.status in TERMINAL for prediction in self.predictions] == [False]
         triggerer = self.triggerer
         assert triggerer
         return triggerer
+
+    def _log_of(self, triggerer: dict[str, Any]) -> str:
+        run_logs = self.airflow.task_logs / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+        return "".join(log.read_text() for log in run_logs.glob(f"**/*.trigger.{triggerer['id']}.log"))
 
     def wait_until_the_worker_waits(self) -> None:
         """Wait until the prediction is made and its id is known to Airflow."""
@@ -274,6 +288,16 @@ def test_a_run_that_is_out_of_time_cancels_the_prediction_of_its_deferred_task(s
     scenarios.note_cancel("run out of time", seconds)
     assert (ended["state"], run.task["state"]) == ("failed", "skipped")
     assert seconds < LATEST_CANCEL
+
+
+def test_a_callback_for_success_runs_though_the_task_has_waited_in_the_triggerer(scenarios: Scenarios) -> None:
+    run = scenarios.runs["success told"]
+    run.wait_until_deferred()
+
+    assert run.ends_well(), run.log
+    told = run.airflow.home / f"told-of-{run.run_id}"
+    wait_until(told.exists, "the callback has run")
+    assert len(run.predictions) == 1
 
 
 def test_a_triggerer_that_is_killed_cancels_nothing(scenarios: Scenarios) -> None:

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
+from airflow_provider_flux.protocol.fingerprint import fingerprint_of
 from airflow_provider_flux.protocol.gateways import choose_gateway
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide, fingerprint_of
+from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide
 from airflow_provider_flux.tasks.state_store import RECORD_KEY
 
 INTENT = SubmissionRecord(fingerprint="same", generation=1, try_number=1, sent_at=0.0)

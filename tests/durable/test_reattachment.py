@@ -29,7 +29,7 @@ from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.protocol import lookup
 from airflow_provider_flux.tasks.state_store import RECORD_KEY
 from tests.conftest import KEY, Connect
-from tests.durable.tries import Store, TaskLife
+from tests.durable.task_instance import OperatorTaskInstance, Store
 from tests.on_airflow.runs import run
 
 SCHNELL = "black-forest-labs/flux-schnell"
@@ -47,8 +47,8 @@ def replicate(emulator: Emulator, connect: Connect) -> None:
     connect(emulator.url, gateway="replicate", read_timeout=2)
 
 
-def life(**options: Any) -> TaskLife:
-    return TaskLife(
+def instance(**options: Any) -> OperatorTaskInstance:
+    return OperatorTaskInstance(
         {
             "task_id": "make",
             "model": SCHNELL,
@@ -89,7 +89,7 @@ class TestRetry:
 
     def test_a_running_prediction_is_waited_for(self, emulator: Emulator) -> None:
         emulator.settings(run_time=1.5)
-        task = life(deferrable=True, wait_before_defer=0)
+        task = instance(deferrable=True, wait_before_defer=0)
         with pytest.raises(TaskDeferred):
             task.execute()
         task.options.update(deferrable=False)
@@ -97,14 +97,14 @@ class TestRetry:
         assert (emulator.posts, emulator.accepted, emulator.cancels) == (1, 1, 0)
 
     def test_a_finished_one_is_used(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         urls = task.execute()
         assert task.retry() == urls
         assert emulator.posts == 1
 
     def test_a_failed_one_is_made_again(self, emulator: Emulator) -> None:
         emulator.add_outcome("PA")
-        task = life()
+        task = instance()
         with pytest.raises(Exception, match="PA"):
             task.execute()
         assert task.retry()
@@ -112,7 +112,7 @@ class TestRetry:
 
     def test_a_changed_input_cancels_the_old_one_and_makes_a_new_one(self, emulator: Emulator) -> None:
         emulator.add_outcome("stuck")
-        task = life(deferrable=True, wait_before_defer=0)
+        task = instance(deferrable=True, wait_before_defer=0)
         with pytest.raises(TaskDeferred):
             task.execute()
         task.options.update(input={"prompt": "A hat"}, deferrable=False)
@@ -123,7 +123,7 @@ class TestRetry:
     def test_an_expired_output_says_so_and_is_not_paid_for_again(self, emulator: Emulator) -> None:
         """output already expired (`data_removed`)"""
         emulator.settings(output_life=0.0)
-        task = life(wait_for_completion=False)
+        task = instance(wait_for_completion=False)
         task.execute()
         task.options.update(wait_for_completion=True)
         with pytest.raises(FluxOutputExpiredError):
@@ -131,7 +131,7 @@ class TestRetry:
         assert emulator.posts == 1
 
     def test_trouble_with_asking_is_not_taken_for_an_answer(self, emulator: Emulator) -> None:
-        task = life(wait_for_completion=False)
+        task = instance(wait_for_completion=False)
         task.execute()
         emulator.add_fault("403", on="get", times=None)
         with pytest.raises(FluxRefusedError):
@@ -142,7 +142,7 @@ class TestRetry:
         assert emulator.posts == 1
 
     def test_each_mapped_row_has_a_record_of_its_own(self, emulator: Emulator) -> None:
-        first, second = life(), life()
+        first, second = instance(), instance()
         first.execute()
         second.execute()
         first.retry()
@@ -150,7 +150,7 @@ class TestRetry:
         assert emulator.posts == 2
 
     def test_durable_false_makes_a_new_one(self, emulator: Emulator) -> None:
-        task = life(durable=False)
+        task = instance(durable=False)
         task.execute()
         task.retry()
         assert emulator.posts == 2
@@ -161,13 +161,13 @@ class TestClear:
     """worker or triggerer dies at any point, retry, clear"""
 
     def test_a_finished_one_is_used(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         urls = task.execute()
         assert task.clear() == urls
         assert emulator.posts == 1
 
     def test_an_expired_one_is_made_again_because_a_person_asked_for_it(self, emulator: Emulator) -> None:
-        task = life(wait_for_completion=False)
+        task = instance(wait_for_completion=False)
         first = task.execute()
         emulator.finish(first)
         emulator.settings(output_life=0.0)
@@ -176,7 +176,7 @@ class TestClear:
 
     def test_one_that_is_canceled_under_the_new_try_is_made_again_once(self, emulator: Emulator) -> None:
         emulator.settings(run_time=1.5)
-        task = life(deferrable=True, wait_before_defer=0)
+        task = instance(deferrable=True, wait_before_defer=0)
         with pytest.raises(TaskDeferred):
             task.execute()
         first = emulator.predictions[0].id
@@ -187,7 +187,7 @@ class TestClear:
 
     def test_one_that_is_canceled_again_and_again_ends_the_task(self, emulator: Emulator) -> None:
         emulator.add_outcome("canceled", times=None)
-        task = life()
+        task = instance()
         with pytest.raises(FluxPredictionCanceledError):
             task.execute()
         assert emulator.posts == 1
@@ -199,7 +199,7 @@ class TestUnknownOutcome:
     def test_a_worker_that_dies_before_the_answer_leaves_an_intent_and_the_retry_sends_nothing(
         self, emulator: Emulator
     ) -> None:
-        task = life()
+        task = instance()
         task.die_during_post(emulator)
         assert task.store.kept[RECORD_KEY]["prediction_id"] is None
         with pytest.raises(FluxSubmissionUnknownError, match="may have been accepted") as caught:
@@ -208,7 +208,7 @@ class TestUnknownOutcome:
         assert (emulator.posts, emulator.accepted) == (1, 1)
 
     def test_clearing_pays_again_only_after_an_error_has_told_of_it(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.die_during_post(emulator)
         with pytest.raises(FluxSubmissionUnknownError):
             task.clear()
@@ -218,7 +218,7 @@ class TestUnknownOutcome:
 
     def test_an_error_in_the_very_try_that_lost_the_answer_counts_as_told(self, emulator: Emulator) -> None:
         emulator.add_fault("reset_after_accept", on="create")
-        task = life()
+        task = instance()
         with pytest.raises(FluxSubmissionUnknownError):
             task.execute()
         with pytest.raises(FluxSubmissionUnknownError):
@@ -227,7 +227,7 @@ class TestUnknownOutcome:
         assert emulator.posts == 2
 
     def test_the_caller_may_choose_to_risk_it(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.die_during_post(emulator)
         task.options.update(on_unknown_submission="resubmit")
         assert task.retry()
@@ -235,7 +235,7 @@ class TestUnknownOutcome:
 
     @pytest.mark.usefixtures("replicate")
     def test_replicate_is_searched_for_it(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.die_during_post(emulator)
         assert task.retry()
         assert (emulator.posts, emulator.accepted) == (1, 1)
@@ -243,14 +243,14 @@ class TestUnknownOutcome:
 
     @pytest.mark.usefixtures("replicate")
     def test_what_replicate_does_not_list_after_a_while_was_never_made(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.die_during_post(emulator, fault="hang")
         assert task.retry()
         assert (emulator.posts, emulator.accepted) == (2, 1)
 
     @pytest.mark.usefixtures("replicate")
     def test_a_list_that_cannot_be_read_is_not_an_empty_one(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.die_during_post(emulator)
         emulator.add_fault("403", on="list", times=None)
         with pytest.raises(FluxSubmissionUnknownError):
@@ -259,7 +259,7 @@ class TestUnknownOutcome:
 
     def test_a_create_that_was_refused_leaves_no_intent(self, emulator: Emulator) -> None:
         emulator.add_fault("402", on="create")
-        task = life()
+        task = instance()
         with pytest.raises(FluxRefusedError):
             task.execute()
         assert task.store.kept == {}
@@ -267,7 +267,7 @@ class TestUnknownOutcome:
         assert (emulator.posts, emulator.accepted) == (2, 1)
 
     def test_the_intent_is_written_before_the_post_and_the_id_right_after_it(self, emulator: Emulator) -> None:
-        task = life(wait_for_completion=False)
+        task = instance(wait_for_completion=False)
         posts_at_write: list[tuple[int, Any]] = []
         task.store.on_set = lambda value: posts_at_write.append((emulator.posts, value["prediction_id"]))
         prediction_id = task.execute()
@@ -277,7 +277,7 @@ class TestUnknownOutcome:
         self, emulator: Emulator
     ) -> None:
         """deadline (`timeout`, also `execution_timeout`)"""
-        task = life(wait_for_completion=False)
+        task = instance(wait_for_completion=False)
         task.execute()
         emulator.add_fault("503", on="get", times=None)
         task.options.update(timeout=1.0)
@@ -288,14 +288,14 @@ class TestUnknownOutcome:
         assert emulator.posts == 1
 
     def test_a_store_that_cannot_be_written_stops_the_task_before_it_costs_anything(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.store.fails_at = {1}
         with pytest.raises(OSError, match="no database"):
             task.execute()
         assert emulator.posts == 0
 
     def test_a_store_that_cannot_take_the_id_does_not_cost_the_picture(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.store.fails_at = {2}
         assert task.execute()
         assert emulator.posts == 1
@@ -307,14 +307,14 @@ class TestWithoutAStore:
     def test_one_warning_says_what_a_crash_can_cost(
         self, emulator: Emulator, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        task = life(wait_for_completion=False)
+        task = instance(wait_for_completion=False)
         task.has_store = False
         task.execute()
         assert capsys.readouterr().out.count("a retry pays for a second one") == 1
 
     @pytest.mark.usefixtures("replicate")
     def test_replicate_is_searched_on_a_retry(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.has_store = False
         urls = task.execute()
         assert task.retry() == urls
@@ -322,7 +322,7 @@ class TestWithoutAStore:
 
     @pytest.mark.usefixtures("replicate")
     def test_durable_false_searches_nothing(self, emulator: Emulator) -> None:
-        task = life(durable=False)
+        task = instance(durable=False)
         task.has_store = False
         task.execute()
         task.retry()
@@ -333,7 +333,7 @@ class TestKill:
     """task killed, marked, cleared"""
 
     def test_before_the_post_nothing_is_sent(self, emulator: Emulator) -> None:
-        task = life()
+        task = instance()
         task.store.on_set = lambda _: task.operator.on_kill()
         with pytest.raises(FluxKilledError):
             task.execute()
@@ -343,7 +343,7 @@ class TestKill:
     def test_during_the_post_the_prediction_is_canceled_as_soon_as_it_is_known(self, emulator: Emulator) -> None:
         emulator.add_outcome("stuck")
         emulator.settings(latency=1.0)
-        task = life()
+        task = instance()
         previous = signal.signal(signal.SIGTERM, lambda *_: task.operator.on_kill())
         try:
             task.meanwhile(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -356,7 +356,7 @@ class TestKill:
 
     def test_a_kill_never_leads_to_another_post(self, emulator: Emulator) -> None:
         emulator.add_outcome("stuck")
-        task = life(deferrable=True, wait_before_defer=0)
+        task = instance(deferrable=True, wait_before_defer=0)
         with pytest.raises(TaskDeferred):
             task.execute()
         task.options.update(deferrable=False)
@@ -371,7 +371,7 @@ class TestDeadline:
 
     def test_a_deferral_that_airflow_itself_times_out_cancels_too(self, emulator: Emulator) -> None:
         emulator.add_outcome("stuck")
-        task = life(deferrable=True, wait_before_defer=0)
+        task = instance(deferrable=True, wait_before_defer=0)
         with pytest.raises(TaskDeferred):
             task.execute()
         with pytest.raises(FluxDeadlineError, match="is canceled") as caught:
@@ -380,7 +380,7 @@ class TestDeadline:
         assert emulator.predictions[0].status == "canceled"
 
     def test_a_picture_that_is_there_by_then_is_handed_on(self, emulator: Emulator) -> None:
-        task = life(deferrable=True, wait_before_defer=0)
+        task = instance(deferrable=True, wait_before_defer=0)
         emulator.settings(run_time=0.5)
         with pytest.raises(TaskDeferred):
             task.execute()
@@ -389,7 +389,7 @@ class TestDeadline:
 
     def test_a_trigger_that_crashed_keeps_the_prediction_for_the_retry(self, emulator: Emulator) -> None:
         emulator.settings(run_time=1.0)
-        task = life(deferrable=True, wait_before_defer=0)
+        task = instance(deferrable=True, wait_before_defer=0)
         with pytest.raises(TaskDeferred):
             task.execute()
         with pytest.raises(Exception, match="Trigger failure"):
@@ -402,7 +402,7 @@ class TestDeadline:
     @pytest.mark.usefixtures("replicate")
     def test_replicate_is_told_to_end_the_prediction_by_itself(self, emulator: Emulator) -> None:
         emulator.add_outcome("stuck")
-        made = life(timeout=100, deferrable=True, wait_before_defer=0)
+        made = instance(timeout=100, deferrable=True, wait_before_defer=0)
         with pytest.raises(TaskDeferred):
             made.execute()
         made_at = emulator.predictions[0].created

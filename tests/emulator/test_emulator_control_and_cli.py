@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from airflow_provider_flux.emulator import Emulator
-from airflow_provider_flux.emulator.timestamps import read, write
+from airflow_provider_flux.emulator.shapes import read_time, write_time
 
 COMMAND = [sys.executable, "-m", "airflow_provider_flux.emulator"]
 ROOT = Path(__file__).parents[2]
@@ -199,10 +199,12 @@ def test_the_emulator_needs_no_airflow():
 def test_times_are_written_and_read_with_any_count_of_digits():
     moment = 1_780_000_000.123456789
     for digits in range(10):
-        text = write(moment, digits)
-        assert read(text) == pytest.approx(moment, abs=10.0 ** -min(digits, 6) * 1.01)
-    assert write(moment, 0).endswith("Z")
-    assert read("2026-03-12T06:28:50+01:00") == read("2026-03-12T05:28:50Z") == read("2026-03-12T05:28:50")
-    assert read("2026-03-12T06:28:50 01:00") == read("2026-03-12T05:28:50Z")
+        text = write_time(moment, digits)
+        assert read_time(text) == pytest.approx(moment, abs=10.0 ** -min(digits, 6) * 1.01)
+    assert write_time(moment, 0).endswith("Z")
+    assert (
+        read_time("2026-03-12T06:28:50+01:00") == read_time("2026-03-12T05:28:50Z") == read_time("2026-03-12T05:28:50")
+    )
+    assert read_time("2026-03-12T06:28:50 01:00") == read_time("2026-03-12T05:28:50Z")
     with pytest.raises(ValueError, match="isoformat"):
-        read("yesterday")
+        read_time("yesterday")

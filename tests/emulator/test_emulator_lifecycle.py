@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from airflow_provider_flux.emulator import OUTCOMES, Emulator, OutcomeRule
-from airflow_provider_flux.emulator.outcomes import TERMINAL
+from airflow_provider_flux.emulator.rules import TERMINAL
 from airflow_provider_flux.emulator.served_models import MODELS
 
 

@@ -303,7 +303,9 @@ def test_the_urls_of_an_answer_are_never_followed(emulator: Emulator, deerapi: F
     assert [record.origin for record in emulator.requests] == ["gateway"] * 3
 
 
-def test_replicate_lists_predictions_newest_first_over_pages(emulator: Emulator, replicate: FluxHook) -> None:
+def test_replicate_lists_predictions_newest_first_over_pages(emulator: Emulator, connect: Connect) -> None:
+    connect(emulator.url, gateway="replicate", requests_per_minute=60_000)
+    replicate = FluxHook()
     made = [replicate.create_prediction(SCHNELL, BOAT).id for _ in range(105)]
     assert [prediction.id for prediction in replicate.list_predictions()] == made[::-1]
     assert emulator.counters.lists == 2
@@ -395,7 +397,7 @@ class TestTheKey:
             assert KEY not in FluxHook().test_connection()[1]
         assert KEY not in str(caught.value)
 
-    @pytest.mark.parametrize("key", ["pasted-with-newline\n", " pasted-value", "pasté-value", "pasted value"])
+    @pytest.mark.parametrize("key", ["pasted-with\nnewline", "Bearer pasted-value", "pasté-value", "pasted value"])
     def test_one_that_no_header_can_carry_is_refused_without_being_shown(
         self, emulator: Emulator, connect: Connect, key: str
     ) -> None:

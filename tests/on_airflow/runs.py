@@ -15,6 +15,12 @@ def run(dag: DAG, **conf: Any) -> FinishedRun:
     return FinishedRun(dag.test(run_conf=conf or None))
 
 
+def mark_as_success(dag: DAG) -> FinishedRun:
+    """Let all tasks of a DAG have succeeded, without running them."""
+    _store(dag)
+    return FinishedRun(dag.test(mark_success_pattern=".*"))
+
+
 class FinishedRun:
     """What is left of a run in Airflow's database."""
 

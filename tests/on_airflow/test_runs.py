@@ -47,6 +47,7 @@ def picture(url: str) -> Image.Image:
 
 def test_the_two_seed_requests_lead_to_pictures_of_the_asked_format_and_shape(emulator: Emulator) -> None:
     """output: string, list, `data:` URI, null, shorter list than asked"""
+    emulator.settings(small_pictures=False)
     with DAG("seed_requests") as dag:
         for name, model, given in (("lantern", PRO, LANTERN), ("boat", SCHNELL, BOAT)):
             made = FluxPredictionOperator(task_id=f"make_{name}", model=model, input=given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,8 @@ class Store:
 def s3_server() -> Iterator[str]:
     from moto.server import ThreadedMotoServer
 
+    # It would log what it is asked, signatures and all, among what the package logs.
+    logging.getLogger("werkzeug").addFilter(lambda _: False)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -19,7 +19,7 @@ from airflow_provider_flux.outputs.pictures import recognise
 from tests.certificates import make_certificates
 from tests.outputs.conftest import KEY, Gateway
 from tests.outputs.drawings import drawn
-from tests.outputs.servers import OneAnswerServer
+from tests.servers import RawServer, answering
 
 HERE = FetchRules(allow_private=True)
 PUBLIC_ONLY = FetchRules()
@@ -112,11 +112,11 @@ def test_a_body_shorter_than_announced_is_refused_even_if_a_whole_picture_came(g
     content = drawn()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content) + 100}\r\n\r\n".encode()
     with (
-        OneAnswerServer(head + content) as server,
+        RawServer(answering(head + content)) as server,
         pytest.raises(FluxOutputNotStoredError, match="before the file was"),
     ):
         get(f"{server.url}/out-0.png", expires_at=time.time())
-    with OneAnswerServer(head + content + bytes(100)) as server:
+    with RawServer(answering(head + content + bytes(100))) as server:
         assert get(f"{server.url}/out-0.png").size == len(content) + 100
 
 
@@ -288,7 +288,7 @@ def test_an_untrusted_certificate_is_refused(tls_gateway, get, monkeypatch):
 
 
 def test_a_proxy_may_be_private_and_is_asked_for_public_hosts_only(get, monkeypatch):
-    with OneAnswerServer(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n") as proxy:
+    with RawServer(answering(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -297,7 +297,9 @@ def test_a_proxy_may_be_private_and_is_asked_for_public_hosts_only(get, monkeypa
         for url in ("https://169.254.169.254/x", "https://localhost/x", "https://2852039166/x", f"http://{NAME}/x"):
             with pytest.raises(FluxOutputError):
                 get(url, PUBLIC_ONLY)
-    assert [line.rpartition(" ")[0] for line in proxy.asked] == [f"CONNECT {NAME}:443"]
+    assert [request.rpartition(b" HTTP")[0].partition(b" HTTP")[0] for request in proxy.requests] == [
+        f"CONNECT {NAME}:443".encode()
+    ]
 
 
 def test_an_error_shows_no_signature(gateway: Gateway, get):
@@ -337,9 +339,9 @@ def test_one_connection_serves_one_picture_after_the_other(gateway: Gateway, tmp
 def test_a_kept_connection_brings_nothing_that_a_host_has_set(get, tmp_path):
     content = drawn()
     head = f"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: {len(content)}\r\n\r\n".encode()
-    with OneAnswerServer(head + content) as server, Fetcher(HERE) as fetcher:
+    with RawServer(answering(head + content)) as server, Fetcher(HERE) as fetcher:
         for _ in range(2):
             with (tmp_path / "file").open("w+b") as file:
                 fetcher.fetch(f"{server.url}/out-0.png", file, about="x")
-    assert len(server.asked) == 2
-    assert not any("cookie" in heading.lower() for heading in server.headings)
+    assert len(server.requests) == 2
+    assert not any(b"cookie" in request.lower() for request in server.requests)

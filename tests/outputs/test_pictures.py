@@ -51,7 +51,7 @@ def test_a_picture_is_whole_whatever_comes_after_its_end(kind):
         (b"GIF89a" + bytes(60), "begins with"),
         (b"RIFF\x10\0\0\0WAVEfmt " + bytes(60), "begins with"),
         (b"%PDF-1.7" + bytes(60), "begins with"),
-        (b"\0\0\0\x1cftypavif" + bytes(60), "begins with"),
+        (b"\0\0\0\x1cftypavif" + bytes(60), "a file of the kind AVIF"),
         (b"\x89PN", "begins with"),
     ],
 )

@@ -20,7 +20,7 @@ from PIL import Image
 
 from airflow_provider_flux.plugin import picture_files
 from tests.conftest import HOME
-from tests.on_airflow.runs import run
+from tests.on_airflow.runs import mark_as_success
 
 DAG_ID = "ui_shown"
 HIDDEN_DAG_ID = "ui_hidden"
@@ -123,7 +123,7 @@ def served(airflow_db: None) -> Iterator[Served]:
     for dag_id, number in ((DAG_ID, INSTANCES), (HIDDEN_DAG_ID, 3)):
         with DAG(dag_id, schedule=None) as dag:
             Row.partial(task_id="make_picture").expand(number=list(range(number)))
-        finished = run(dag)
+        finished = mark_as_success(dag)
         assert finished.state == "success"
         runs[dag_id] = finished.run_id
     purge_cached_app()

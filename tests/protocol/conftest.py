@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True, scope="session")
-def impatience() -> None:
+def short_pauses() -> None:
     """Leave the backoff as it is."""

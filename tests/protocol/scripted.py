@@ -20,6 +20,7 @@ STEPS_LIMIT = 10_000
 
 NOT_SENT = TransportFailure(Delivery.NOT_SENT, "no connection could be made")
 UNTRUSTED = TransportFailure(Delivery.UNTRUSTED, "certificate not trusted")
+UNUSABLE = TransportFailure(Delivery.UNUSABLE, "ca_file /none.pem: no such file")
 IN_DOUBT = TransportFailure(Delivery.IN_DOUBT, "no answer within the read timeout")
 
 

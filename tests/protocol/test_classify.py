@@ -19,11 +19,11 @@ from airflow_provider_flux.protocol.classify import (
     Reason,
     Success,
     Verdict,
+    absent,
     can_pass,
     classify,
     is_content_refusal,
     malformed,
-    not_found,
     shorten,
 )
 from airflow_provider_flux.protocol.gateways import choose_gateway
@@ -36,6 +36,7 @@ from airflow_provider_flux.protocol.messages import (
     Response,
     TransportFailure,
 )
+from airflow_provider_flux.protocol.prediction import Absent
 from tests.protocol.recorded import COMETAPI_CREATE, REPLICATE_UNAUTHENTICATED, envelope
 from tests.protocol.scripted import (
     IN_DOUBT,
@@ -43,6 +44,7 @@ from tests.protocol.scripted import (
     SUCCEEDED,
     TASK_NOT_EXIST,
     UNTRUSTED,
+    UNUSABLE,
     answer,
     create_request,
     html,
@@ -121,6 +123,7 @@ TABLE: list[tuple[str, str, Reply, object, object]] = [
     ("2xx that is cut off or not JSON", "too deep", answer(200, b"[" * 200_000), UNKNOWN, DOUBTFUL),
     ("connection never made", ROW_RETRIED, NOT_SENT, RETRY, RETRY),
     ("certificate not trusted", "TLS", UNTRUSTED, REFUSED, REFUSED),
+    ("proxy or certificate file that cannot be used", "proxy", UNUSABLE, REFUSED, REFUSED),
     ("connection lost or silent after it was made", ROW_UNKNOWN, IN_DOUBT, UNKNOWN, RETRY),
     ("429", ROW_RETRIED, error("slow down", status=429), RETRY, RETRY),
     ("429", ROW_BORNE, html(429), RETRY, RETRY),
@@ -313,9 +316,9 @@ def test_four_large_pictures_inside_an_answer_stay_below_the_limit() -> None:
 
 def test_a_prediction_that_is_not_there_yet_is_doubtful() -> None:
     """GET: 404 or `task_not_exist` right after create"""
-    assert not_found(GET).verdict is DOUBTFUL
-    assert not_found(GET).failure.reason is Reason.NOT_FOUND
-    assert not_found(CREATE).verdict is UNKNOWN
+    assert absent(GET, Absent.NOT_FOUND, None).verdict is DOUBTFUL
+    assert absent(GET, Absent.NOT_FOUND, None).failure.reason is Reason.NOT_FOUND
+    assert absent(CREATE, Absent.NOT_FOUND, None).verdict is UNKNOWN
 
 
 UPSTREAM_422 = json.dumps({"title": "Input validation failed", "detail": "- input.prompt is required", "status": 422})

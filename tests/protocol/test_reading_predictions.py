@@ -309,7 +309,12 @@ def test_an_error_body_with_a_numeric_status_is_no_prediction(body: dict[str, ob
         {"id": "abc"},
         {"status": "succeeded"},
         {"id": "", "status": "succeeded"},
-        {"id": 5, "status": "succeeded"},
+        {"id": 0, "status": "succeeded"},
+        {"id": True, "status": "succeeded"},
+        {"id": "..", "status": "succeeded"},
+        {"id": "a\nb", "status": "succeeded"},
+        {"id": "a/b", "status": "succeeded"},
+        {"id": "a" * 201, "status": "succeeded"},
         {"id": "abc", "status": None},
         {"id": "abc", "status": ["succeeded"]},
         [{"id": "abc", "status": "succeeded"}],
@@ -335,7 +340,6 @@ def test_anything_else_is_no_prediction(payload: object) -> None:
         ({"id": None, "task_id": 5}, "5"),
         ({"id": "abc", "status": None}, "abc"),
         ({"id": "abc", "status": ["succeeded"]}, "abc"),
-        ({"id": 5, "status": "processing"}, "5"),
         ({"id": "abc", "error": None}, "abc"),
         ({"id": "abc", "error": ""}, "abc"),
         ({"code": "success", "data": "abc"}, "abc"),
@@ -512,9 +516,27 @@ def test_no_text_of_a_failure_is_lost() -> None:
 
 
 def test_the_id_that_was_asked_for_wins() -> None:
-    assert read(bare(), asked_for="mine").id == "mine"
-    assert read(envelope("SUCCESS", bare()), asked_for="mine").id == "mine"
-    assert read(envelope("SUCCESS", bare())).id == "task_0123456789"
+    mine = "task_0123456789"
+    assert read(envelope("SUCCESS", bare()), asked_for=mine).id == mine
+    assert read(envelope("SUCCESS", bare())).id == mine
+    assert read({**bare(), "id": 17, "task_id": mine}, asked_for=mine).id == mine
+    assert read({**bare(), "id": 17}, asked_for="17").id == "17"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        bare(),
+        {**bare(), "id": 18},
+        {**bare(), "task_id": "another"},
+        envelope("SUCCESS", bare()),
+        envelope("SUCCESS", {**bare(), "id": "mine"}),
+        envelope("SUCCESS", bare(), task_id=None),
+        {"code": "success", "data": bare()},
+    ],
+)
+def test_an_answer_about_another_prediction_is_not_believed(payload: object) -> None:
+    assert read_prediction(payload, asked_for="mine") is Absent.ANOTHER
 
 
 @pytest.mark.parametrize(
@@ -580,7 +602,8 @@ def test_reading_never_raises_and_gives_what_can_be_handed_on(payload: object, a
     prediction = read_prediction(payload, asked_for=asked_for)
     created = read_created(payload)
     if isinstance(prediction, Absent):
-        assert isinstance(created, Absent) or created == Prediction(id=created.id, status=PredictionStatus.STARTING)
+        bare = prediction is Absent.NOT_A_PREDICTION and not isinstance(created, Absent)
+        assert not bare or created == Prediction(id=created.id, status=PredictionStatus.STARTING)
         assert isinstance(created, Absent) or created.id
         return
     assert asked_for is not None or created == prediction

@@ -97,12 +97,17 @@ def test_a_success_whose_output_is_gone_is_told_as_such() -> None:
     assert prediction.completed_at is not None
 
 
+def mine(status: str, inside: object = None, **fields: object) -> dict[str, object]:
+    """Make the envelope of the prediction of the tests."""
+    return envelope(status, inside, task_id=ID, **fields)
+
+
 @pytest.mark.parametrize(
     ("waiting", "ended"),
     [
-        (envelope("IN_PROGRESS"), envelope("SUCCESS", {"id": "x", "status": "succeeded", "output": [URL]})),
-        (envelope("NOT_START"), envelope("SUCCESS", result_url=URL)),
-        ({"id": "x", "status": "Pending"}, {"id": "x", "status": "Ready", "result": {"sample": URL}}),
+        (mine("IN_PROGRESS"), mine("SUCCESS", {"id": "x", "status": "succeeded", "output": [URL]})),
+        (mine("NOT_START"), mine("SUCCESS", result_url=URL)),
+        ({"id": ID, "status": "Pending"}, {"id": ID, "status": "Ready", "result": {"sample": URL}}),
         (
             {"id": ID, "status": "starting"},
             {"code": "success", "data": {"id": ID, "status": "succeeded", "output": URL}},
@@ -118,7 +123,7 @@ def test_a_prediction_is_watched_in_every_shape(waiting: object, ended: object) 
 def test_an_envelope_that_never_learns_of_the_end_does_not_keep_the_wait_going() -> None:
     """`canceled`, `aborted`"""
     inside = {"id": "x", "status": "aborted", "output": None}
-    script = Script(answer(200, envelope("IN_PROGRESS", inside)))
+    script = Script(answer(200, mine("IN_PROGRESS", inside)))
     assert watch(script).status is PredictionStatus.ABORTED
 
 
@@ -248,7 +253,7 @@ def test_the_same_output_again_and_again_counts_as_success_although_the_status_l
     recording: dict[str, object], model: str
 ) -> None:
     """output: string, list, `data:` URI, null, shorter list than asked"""
-    script = Script(PROCESSING, *[answer(200, recording)] * SETTLED_AFTER)
+    script = Script(PROCESSING, *[answer(200, {**recording, "id": ID})] * SETTLED_AFTER)
     prediction = watch(script, model=model)
     assert SETTLED_AFTER == 3
     assert prediction.status is PredictionStatus.SUCCEEDED
@@ -515,3 +520,14 @@ def test_a_clock_that_is_behind_the_gateways_does_not_stop_the_polls() -> None:
     script = Script(PROCESSING, SUCCEEDED)
     watch(script, ago=-3600)
     assert script.sleeps == [SCHEDULE.next_wait(0)]
+
+
+def test_another_predictions_answer_is_trouble_and_then_an_error_but_never_its_picture() -> None:
+    """an answer about another prediction"""
+    another = answer(200, {"id": "another", "status": "succeeded", "output": [URL]})
+    script = Script(another, another, SUCCEEDED)
+    assert watch(script).id == ID
+    assert len(script.requests) == 3
+    with pytest.raises(CallFailed, match="about another prediction") as caught:
+        watch(Script(then=another))
+    assert not caught.value.may_exist

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
 from tests.conftest import Connect
+from tests.inputs.pictures import picture
 from tests.on_airflow.runs import run
 
 SCHNELL = "black-forest-labs/flux-schnell"
+KONTEXT = "black-forest-labs/flux-kontext-pro"
 BOAT = {"prompt": "A paper boat floating on calm water at sunrise.", "aspect_ratio": "1:1"}
 DEFERS: dict[str, Any] = {"deferrable": True, "wait_before_defer": 0, "poll_interval": 0.2}
 
@@ -60,6 +63,14 @@ def test_the_trigger_fires_once() -> None:
 
     (event,) = asyncio.run(events())
     assert event["status"] == "succeeded"
+
+
+def test_a_picture_from_a_folder_goes_in(emulator: Emulator, tmp_path: Path) -> None:
+    content = picture()
+    (tmp_path / "tea cup.png").write_bytes(content)
+    for path in (str(tmp_path / "tea cup.png"), f"file://{tmp_path}/tea cup.png"):
+        FluxHook().create_prediction(KONTEXT, {"prompt": "A tea cup", "input_image": path})
+        assert emulator.predictions[-1].pictures[0].size == len(content)
 
 
 @pytest.mark.usefixtures("airflow_db")

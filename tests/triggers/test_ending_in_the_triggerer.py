@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import DAG, Asset
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
@@ -20,7 +20,7 @@ from airflow_provider_flux.sensors.flux import FluxPredictionSensor
 from airflow_provider_flux.tasks.end_from_trigger import ends_from_trigger
 from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
 from tests.conftest import Connect
-from tests.durable.tries import TaskLife
+from tests.durable.task_instance import OperatorTaskInstance
 
 SCHNELL = "black-forest-labs/flux-schnell"
 BOAT = {"prompt": "A paper boat floating on calm water at sunrise."}
@@ -151,8 +151,16 @@ def operator(**options: Any) -> FluxPredictionOperator:
     return FluxPredictionOperator(task_id="make", model=SCHNELL, prompt="x", **options)
 
 
+def with_default_callback() -> FluxPredictionOperator:
+    with DAG("tells", default_args={"on_success_callback": print}):
+        return operator()
+
+
 def test_by_default_a_task_ends_in_the_triggerer_where_nothing_is_dropped() -> None:
     assert ends_from_trigger(operator(), "auto", FluxPredictionOperator)
+    assert ends_from_trigger(
+        operator(on_failure_callback=print, on_retry_callback=print), "auto", FluxPredictionOperator
+    )
     assert ends_from_trigger(operator(map_index_template="{{ task.prompt }}"), "auto", FluxPredictionOperator)
 
 
@@ -160,6 +168,9 @@ def test_by_default_a_task_ends_in_the_triggerer_where_nothing_is_dropped() -> N
     "task",
     [
         pytest.param(lambda: operator(outlets=[Asset("s3://bucket/pictures")]), id="outlets"),
+        pytest.param(lambda: operator(on_success_callback=print), id="on_success_callback"),
+        pytest.param(lambda: operator(on_success_callback=[print]), id="several on_success_callbacks"),
+        pytest.param(with_default_callback, id="on_success_callback of default_args"),
         pytest.param(lambda: operator(post_execute=lambda context, result: None), id="post_execute"),
         pytest.param(lambda: _WithMoreToDo(task_id="make", model=SCHNELL, prompt="x"), id="derived class"),
     ],
@@ -191,7 +202,7 @@ def test_any_other_choice_is_refused_when_the_dag_is_parsed(choice: Any) -> None
 @pytest.mark.parametrize(("choice", "ends"), [("auto", True), (False, False)])
 def test_the_choice_reaches_the_trigger_and_costs_one_post(emulator: Emulator, choice: Any, ends: bool) -> None:
     emulator.settings(speed=0.1)
-    life = TaskLife(
+    life = OperatorTaskInstance(
         {
             "task_id": "make",
             "model": SCHNELL,

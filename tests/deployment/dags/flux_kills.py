@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+from airflow.configuration import get_airflow_home
 from airflow.sdk import DAG
 
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
@@ -11,7 +14,13 @@ from airflow_provider_flux.operators.flux import FluxPredictionOperator
 FIVE_MINUTES = 300.0
 
 
-def picture_dag(dag_id: str, *, wait_before_defer: float, dagrun_timeout: timedelta | None = None) -> DAG:
+def tell(context: Any) -> None:
+    Path(get_airflow_home(), f"told-of-{context['run_id']}").touch()
+
+
+def picture_dag(
+    dag_id: str, *, wait_before_defer: float, dagrun_timeout: timedelta | None = None, **options: Any
+) -> DAG:
     with DAG(dag_id, schedule=None, catchup=False, dagrun_timeout=dagrun_timeout) as dag:
         FluxPredictionOperator(
             task_id="picture",
@@ -23,6 +32,7 @@ def picture_dag(dag_id: str, *, wait_before_defer: float, dagrun_timeout: timede
             poll_interval=1.0,
             retries=2,
             retry_delay=timedelta(seconds=1),
+            **options,
         )
     return dag
 
@@ -30,3 +40,4 @@ def picture_dag(dag_id: str, *, wait_before_defer: float, dagrun_timeout: timede
 waits_in_the_triggerer = picture_dag("waits_in_the_triggerer", wait_before_defer=1.0)
 waits_on_the_worker = picture_dag("waits_on_the_worker", wait_before_defer=FIVE_MINUTES)
 has_little_time = picture_dag("has_little_time", wait_before_defer=1.0, dagrun_timeout=timedelta(seconds=90))
+tells_of_success = picture_dag("tells_of_success", wait_before_defer=1.0, on_success_callback=tell)

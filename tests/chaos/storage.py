@@ -66,9 +66,9 @@ class Kept:
         self.log = folder / f"{task_id}.log"
         self.journal = Journal(folder / "journal.jsonl")
 
-    def result(self, leg: int) -> Path:
-        """Return the file in which a leg says how it ended."""
-        return self.folder / f"{self.task_id}.leg{leg}.json"
+    def result(self, process: int) -> Path:
+        """Return the file in which a process says how it ended."""
+        return self.folder / f"{self.task_id}.process{process}.json"
 
 
 class FileStore:

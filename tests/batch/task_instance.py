@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.operators.batch import FluxBatchOperator
-from tests.durable.tries import Store
+from tests.durable.task_instance import Store, Tries
 
 SCHNELL = "black-forest-labs/flux-schnell"
 
@@ -22,7 +22,7 @@ def table(count: int, **columns: Any) -> list[dict[str, Any]]:
     return [{"sku": f"sku-{number}", "name": f"thing {number}", **columns} for number in range(count)]
 
 
-class BatchLife:
+class BatchTaskInstance(Tries):
     """One task instance.
 
     :param folder: where everything is stored.
@@ -30,6 +30,7 @@ class BatchLife:
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__()
         self.folder = folder
         self.options: dict[str, Any] = {
             "task_id": "make",
@@ -43,10 +44,6 @@ class BatchLife:
         self.run_id = "run-1"
         self.task_id = "make"
         self.map_index = -1
-        self.try_number = 1
-        self.max_tries = 3
-        self.store = Store()
-        self.xcoms: dict[str, Any] = {}
         self.operator = FluxBatchOperator(**self.options)
 
     def execute(self) -> Any:
@@ -54,16 +51,6 @@ class BatchLife:
         self.xcoms.clear()
         self.operator = FluxBatchOperator(**self.options)
         return self.operator.execute(self.context())
-
-    def retry(self) -> Any:
-        self.try_number += 1
-        return self.execute()
-
-    def clear(self) -> Any:
-        """Run again as after a person's clear: Airflow grants the retries anew."""
-        self.try_number += 1
-        self.max_tries = self.try_number + 3
-        return self.execute()
 
     def next_run(self) -> Any:
         """Run in the DAG's next run."""
@@ -112,13 +99,13 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> str:
     return str(path)
 
 
-def kill_after_posts(life: BatchLife, emulator: Emulator, posts: int) -> threading.Thread:
+def kill_after_posts(batch: BatchTaskInstance, emulator: Emulator, posts: int) -> threading.Thread:
     """End the try as soon as so many creates have arrived."""
 
     def watch() -> None:
         while emulator.posts < posts:
             time.sleep(0.01)
-        life.on_kill()
+        batch.on_kill()
 
     thread = threading.Thread(target=watch)
     thread.start()

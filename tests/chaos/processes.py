@@ -1,4 +1,4 @@
-"""The processes of a task: a leg on a worker, and a wait in a triggerer, each in a forked child."""
+"""The processes of a task: a process on a worker, and a wait in a triggerer, each in a forked child."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_flux.exceptions import AirflowFailException, AirflowSensorTimeout
-from tests.chaos.kept import FileStore, FileXComs, Kept, read, write_whole
+from tests.chaos.storage import FileStore, FileXComs, Kept, read, write_whole
 
 RUN_ID = "chaos"
 DAG_ID = "chaos"
@@ -104,7 +104,7 @@ def fork(work: Callable[[], None], log: Path) -> int:
 
 
 def work_on(make_operator: Callable[[], BaseOperator], instance: Instance, step: Step, result: Path) -> None:
-    """Run one leg as a worker does, and write down how it ended."""
+    """Run one process as a worker does, and write down how it ended."""
     operator = make_operator()
     # As Airflow's task runner does it: the signal ends nothing by itself.
     signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())

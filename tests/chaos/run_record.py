@@ -39,7 +39,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leg:
+class Process:
     """One process of a task.
 
     :param kind: ``worker`` or ``triggerer``.
@@ -72,7 +72,7 @@ class Leg:
 class Act:
     """What was done to a task from outside.
 
-    :param until: when its effects on the running leg were over.
+    :param until: when its effects on the running process were over.
     """
 
     kind: str
@@ -83,7 +83,7 @@ class Act:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class RunRecord:
     """One run.
 
     :param waits: whether the operator itself waits for its prediction.
@@ -100,7 +100,7 @@ class Story:
     outcome: str = "succeeded"
     predictions: tuple[Made, ...] = ()
     requests: tuple[Asked, ...] = ()
-    legs: tuple[Leg, ...] = ()
+    processes: tuple[Process, ...] = ()
     acts: tuple[Act, ...] = ()
     learned: Mapping[str, float] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
@@ -116,9 +116,12 @@ class Story:
         return self.learned.get(prediction.id, float("inf")) <= at and prediction.id in self.learned
 
     def acts_of(self, kinds: frozenset[str], *, since: float = 0.0, until: float = float("inf")) -> list[Act]:
-        """Return what was done to the task that makes the prediction, of some kinds, in some time."""
-        return [act for act in self.acts if act.task == "make" and act.kind in kinds and since <= act.at <= until]
+        """Return what was done to the task that makes the prediction, of some kinds, and had effects in some time."""
+        mine = (act for act in self.acts if act.task == "make" and act.kind in kinds)
+        return [act for act in mine if act.at <= until and (since <= act.at or since <= act.until < float("inf"))]
 
-    def last_worker_leg(self, task: str) -> Leg | None:
-        """Return the leg that decided how a task ended."""
-        return next((leg for leg in reversed(self.legs) if leg.task == task and leg.kind == "worker"), None)
+    def last_worker_process(self, task: str) -> Process | None:
+        """Return the process that decided how a task ended."""
+        return next(
+            (process for process in reversed(self.processes) if process.task == task and process.kind == "worker"), None
+        )

@@ -27,8 +27,8 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_flux.tasks.state_store import RECORD_KEY
-from tests.chaos.kept import Kept, read, write_whole
-from tests.chaos.legs import (
+from tests.chaos.plan import BY_A_PERSON, CLEAR_AT_THE_END, DEFERRAL_KILLS, Kill, Plan
+from tests.chaos.processes import (
     DEFERRED,
     ERROR,
     FAILED_TRIGGER,
@@ -40,12 +40,12 @@ from tests.chaos.legs import (
     wait_in_triggerer,
     work_on,
 )
-from tests.chaos.plan import BY_A_PERSON, CLEAR_AT_THE_END, DEFERRAL_KILLS, Kill, Plan
-from tests.chaos.story import Act, Leg
+from tests.chaos.run_record import Act, Process
+from tests.chaos.storage import Kept, read, write_whole
 
 TICK = 0.004
 MARGIN = 5.0
-"""Seconds by which a leg may outlive its deadline, or its start if that came later."""
+"""Seconds by which a process may outlive its deadline, or its start if that came later."""
 ESCALATION = 5.0
 """Seconds after a SIGTERM until Airflow's supervisor sends SIGKILL."""
 LONGEST_ON_KILL = 35.0
@@ -55,7 +55,7 @@ MakeOperator = Callable[[int], BaseOperator]
 
 
 @dataclass
-class TaskLife:
+class OperatorTaskInstance:
     """A task instance.
 
     :param make_operator: makes the task's operator anew, as each worker does.
@@ -64,7 +64,7 @@ class TaskLife:
     plan: Plan
     kept: Kept
     make_operator: MakeOperator
-    legs: list[Leg] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     try_number: int = 1
     state: str = ""
@@ -75,7 +75,7 @@ class TaskLife:
         self.max_tries = self.plan.retries
         kill = self.plan.kill
         self._kill: Kill | None = kill if kill is not None and kill.task == self.kept.task_id else None
-        self._leg_number = self._worker_legs = self._deferrals = self._version = 0
+        self._process_number = self._worker_processes = self._deferrals = self._version = 0
         self._run_started = self._try_started = time.time()
         self._triggerers: list[tuple[int, float]] = []
 
@@ -90,9 +90,9 @@ class TaskLife:
         return self.state
 
     def _work(self, step: Step) -> Step | None:
-        """Run a worker leg, decide as Airflow does, and return what comes next."""
+        """Run a worker process, decide as Airflow does, and return what comes next."""
         self._set_state("running")
-        outcome = self._worker_leg(step)
+        outcome = self._run_worker(step)
         if self.state == "failed":
             return None
         if self.state == "restarting":
@@ -128,11 +128,11 @@ class TaskLife:
         self._act(kill)
         return self._clear(kill)
 
-    # A leg on a worker
+    # A process on a worker
 
-    def _worker_leg(self, step: Step) -> dict[str, Any]:
-        self._leg_number += 1
-        result = self.kept.result(self._leg_number)
+    def _run_worker(self, step: Step) -> dict[str, Any]:
+        self._process_number += 1
+        result = self.kept.result(self._process_number)
         instance = Instance(
             kept=self.kept,
             try_number=self.try_number,
@@ -144,8 +144,8 @@ class TaskLife:
         started = time.time()
         pid = fork(lambda: work_on(lambda: self.make_operator(version), instance, step, result), self.kept.log)
         limit = max(self._deadline, started) + MARGIN
-        kill = self._kill if self._hits(self._worker_legs) else None
-        self._worker_legs += 1
+        kill = self._kill if self._hits(self._worker_processes) else None
+        self._worker_processes += 1
         strike = None if kill is None else _Strike(kill, self.kept, started)
         terminated: float | None = None
         while not _has_ended(pid):
@@ -163,9 +163,9 @@ class TaskLife:
         self._note("worker", started, ended, limit, outcome)
         return {**outcome, "hung": ended > limit}
 
-    def _hits(self, leg: int) -> bool:
+    def _hits(self, process: int) -> bool:
         kill = self._kill
-        return kill is not None and kill.kind not in (*DEFERRAL_KILLS, CLEAR_AT_THE_END) and kill.leg == leg
+        return kill is not None and kill.kind not in (*DEFERRAL_KILLS, CLEAR_AT_THE_END) and kill.process == process
 
     def _strike_worker(self, pid: int, kill: Kill, now: float) -> float | None:
         """Do to a worker what the plan says; return when it was told to stop, if it was."""
@@ -231,8 +231,8 @@ class TaskLife:
         return read(result, {}), None
 
     def _start_triggerer(self, trigger: tuple[str, Any]) -> tuple[int, Any]:
-        self._leg_number += 1
-        result = self.kept.result(self._leg_number)
+        self._process_number += 1
+        result = self.kept.result(self._process_number)
         # A triggerer is up long before it gets a trigger: no signal may come before it listens.
         signal.pthread_sigmask(signal.SIG_BLOCK, TRIGGERER_SIGNALS)
         pid = fork(lambda: wait_in_triggerer(trigger, self.kept, result), self.kept.log)
@@ -284,8 +284,8 @@ class TaskLife:
                 )
 
     def _note(self, kind: str, started: float, ended: float, limit: float, outcome: dict[str, Any]) -> None:
-        self.legs.append(
-            Leg(
+        self.processes.append(
+            Process(
                 task=self.kept.task_id,
                 kind=kind,
                 try_number=self.try_number,

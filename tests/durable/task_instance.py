@@ -49,27 +49,18 @@ class WorkerDies(BaseException):
     """What a kill -9 is to the code that it ends: nothing after it runs."""
 
 
-class TaskLife:
-    """One task instance over its tries.
+class Tries:
+    """The tries of one task instance, as Airflow counts them."""
 
-    :param options: the operator's arguments; may be changed between tries.
-    """
-
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options = options
-        self.store = Store()
-        self.has_store = True
+    def __init__(self) -> None:
         self.try_number = 1
         self.max_tries = 3
+        self.store = Store()
         self.xcoms: dict[str, Any] = {}
-        self.operator = FluxPredictionOperator(**options)
-        self._timers: list[threading.Timer] = []
 
     def execute(self) -> Any:
         """Run one try from its start."""
-        self.xcoms.clear()
-        self.operator = FluxPredictionOperator(**self.options)
-        return self._run(self.operator.execute)
+        raise NotImplementedError
 
     def retry(self) -> Any:
         self.try_number += 1
@@ -80,6 +71,26 @@ class TaskLife:
         self.try_number += 1
         self.max_tries = self.try_number + 3
         return self.execute()
+
+
+class OperatorTaskInstance(Tries):
+    """One task instance over its tries.
+
+    :param options: the operator's arguments; may be changed between tries.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.options = options
+        self.has_store = True
+        self.operator = FluxPredictionOperator(**options)
+        self._timers: list[threading.Timer] = []
+
+    def execute(self) -> Any:
+        """Run one try from its start."""
+        self.xcoms.clear()
+        self.operator = FluxPredictionOperator(**self.options)
+        return self._run(self.operator.execute)
 
     def resume(self, method: str, arguments: dict[str, Any]) -> Any:
         """Go on after a deferral, on another worker."""
@@ -120,6 +131,8 @@ class TaskLife:
 
     def _context(self) -> dict[str, Any]:
         instance = SimpleNamespace(
+            dag_id="dag",
+            run_id="run",
             task_id="make",
             map_index=-1,
             try_number=self.try_number,

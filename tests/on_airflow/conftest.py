@@ -1,0 +1,7 @@
+"""An S3 for DAGs."""
+
+from __future__ import annotations
+
+from tests.outputs.conftest import s3, s3_server
+
+__all__ = ["s3", "s3_server"]
