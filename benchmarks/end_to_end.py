@@ -17,6 +17,7 @@ from typing import Any
 
 import plots
 import results
+from api_calls import api_calls
 from cpu import CpuTime, cpu_times
 
 from deployment import AirflowDeployment
@@ -101,10 +102,13 @@ class Stage:
                 AirflowDeployment(
                     home=self._folder / "airflow",
                     dags=self._dags,
-                    environment=self._settings() | self._connection() | _http_connection(readiness),
+                    environment=self._settings(),
                     progress=_say,
                 )
             )
+            # In the database, where most people have them: each task then asks Airflow's API for its own.
+            self._airflow.api.add_connection("flux_default", self._connection())
+            self._airflow.api.add_connection("http_default", _http_connection(readiness))
             self._stack = stack.pop_all()
         return self
 
@@ -119,7 +123,7 @@ class Stage:
         dag_id = f"{mode}_{rows}"
         api = self._airflow.api
         api.wait_for_dag(dag_id)
-        requests, cpu = self._requests(), self._cpu()
+        requests, cpu, calls = self._requests(), self._cpu(), api_calls(self._api_log)
         run_id = api.trigger_dag(dag_id)
         run = self._wait(dag_id, run_id)
         spent = {name: now - cpu[name] for name, now in self._cpu().items()}
@@ -130,6 +134,7 @@ class Stage:
             "makespan": (_moment(run["end_date"]) - _moment(run["start_date"])).total_seconds(),
             "cpu": _by_component(spent),
             "requests": {name: count - requests[name] for name, count in self._requests().items()},
+            "api_calls": dict(api_calls(self._api_log) - calls),
             "failed": sum(instance["state"] == "failed" for instance in instances),
             "state": run["state"],
         }
@@ -147,6 +152,10 @@ class Stage:
             time.sleep(2)
         raise TimeoutError(f"{dag_id} has not ended after {RUN_TIMEOUT:.0f} s")
 
+    @property
+    def _api_log(self) -> Path:
+        return self._airflow.logs / "api-server.log"
+
     def _requests(self) -> dict[str, int]:
         counters = self._gateway.state()["counters"]
         return {name: counters[name] for name in ("posts", "gets")}
@@ -157,11 +166,11 @@ class Stage:
             pids["database"] = int((self._postgres.folder / "data" / "postmaster.pid").read_text().split()[0])
         return cpu_times(pids)
 
-    def _connection(self) -> dict[str, str]:
+    def _connection(self) -> dict[str, Any]:
         connection: dict[str, Any] = {"conn_type": "flux", "host": self._gateway.url, "password": KEY}
         if self._requests_per_minute is not None:
-            connection["extra"] = {"requests_per_minute": self._requests_per_minute}
-        return {"AIRFLOW_CONN_FLUX_DEFAULT": json.dumps(connection)}
+            connection["extra"] = json.dumps({"requests_per_minute": self._requests_per_minute})
+        return connection
 
     def _settings(self) -> dict[str, str]:
         settings = {
@@ -192,9 +201,8 @@ def _readiness(gateway: str, folder: Path) -> Iterator[str]:
         end_processes([process])
 
 
-def _http_connection(host: str) -> dict[str, str]:
-    connection = {"conn_type": "http", "host": host, "extra": {"Authorization": f"Bearer {KEY}"}}
-    return {"AIRFLOW_CONN_HTTP_DEFAULT": json.dumps(connection)}
+def _http_connection(host: str) -> dict[str, Any]:
+    return {"conn_type": "http", "host": host, "extra": json.dumps({"Authorization": f"Bearer {KEY}"})}
 
 
 def _by_component(spent: Mapping[str, CpuTime]) -> dict[str, float]:
@@ -230,6 +238,10 @@ def _summary(runs: list[Figures]) -> list[Figures]:
                 "makespan": median(run["makespan"] for run in of_mode),
                 "cpu": {part: median(run["cpu"][part] for run in of_mode) for part in parts},
                 "cpu_in_all": median(sum(run["cpu"].values()) for run in of_mode),
+                "api_calls": {
+                    route: median(run["api_calls"].get(route, 0) / run["rows"] for run in of_mode)
+                    for route in sorted({route for run in of_mode for route in run["api_calls"]})
+                },
                 "posts": median(run["requests"]["posts"] for run in of_mode),
                 "gets": median(run["requests"]["gets"] for run in of_mode),
                 "failed": sum(run["failed"] for run in of_mode),
@@ -256,6 +268,12 @@ def _print(table: list[Figures]) -> None:
         for row in table
     ]
     results.print_table(head, rows)
+    print("\nCalls to Airflow's API for each row, by tasks:")
+    routes = sorted({route for row in table for route in row["api_calls"]})
+    modes = [MODES[row["mode"]] for row in table]
+    calls = [[route, *(f"{row['api_calls'].get(route, 0):.1f}" for row in table)] for route in routes]
+    in_all = ["in all", *(f"{sum(row['api_calls'].values()):.1f}" for row in table)]
+    results.print_table(["call", *modes], [*calls, in_all])
 
 
 def _say(line: str) -> None:

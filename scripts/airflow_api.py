@@ -73,6 +73,13 @@ class AirflowApi:
             return {}
         return {name: (part or {}).get("status") or "not seen yet" for name, part in components.items()}
 
+    def add_connection(self, connection_id: str, fields: Mapping[str, Any]) -> None:
+        """Store a connection in Airflow's database.
+
+        :param fields: by the API's names, `extra` as JSON text.
+        """
+        self.request("POST", "/connections", json={"connection_id": connection_id, **fields})
+
     # DAGs and runs
 
     def import_errors(self) -> dict[str, str]:

@@ -64,6 +64,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell apart the tests that Airflow itself makes slow: it works for seconds in each process that runs tasks."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "airflow_db" in item.fixturenames:
+            item.add_marker("on_airflow")
+
+
 def pytest_collection_finish() -> None:
     """Leave Airflow's objects, which live as long as the process, out of every further collection."""
     gc.collect()

@@ -26,7 +26,7 @@ from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
 from airflow_provider_flux.operators.base import PredictionTask, check_waiting
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, NotInTime
 from airflow_provider_flux.protocol.picture_inputs import pictures_of
-from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.prediction import CANCELED, Prediction
 from airflow_provider_flux.protocol.resume import can_be_handed_on, was_canceled_under
 from airflow_provider_flux.protocol.submission import Submission
 from airflow_provider_flux.tasks.arguments import text_argument, webhook_argument, whole_input
@@ -336,7 +336,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         """Hand on the pictures, or the error. A prediction that was canceled under another try is made again."""
         records = SubmissionRecords.of_task(context, durable=self.durable)
         policy = self._submission(context, time.time(), records).policy
-        if not self._killed and was_canceled_under(prediction, records.read(), policy):
+        # The record costs a call to Airflow, and tells nothing of a prediction that nobody has canceled.
+        record = records.read() if prediction.status in CANCELED else None
+        if not self._killed and was_canceled_under(prediction, record, policy):
             self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
             return self.execute(context)
         try:

@@ -42,6 +42,21 @@ def connection(emulator: Emulator, connect: Connect) -> None:
     connect(emulator.url, gateway="deerapi", read_timeout=0.5)
 
 
+@pytest.mark.parametrize(("setting", "freezes"), [(None, True), ("True", True), ("False", False)])
+def test_what_a_triggerer_has_loaded_is_left_out_of_collections_unless_a_setting_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, setting: str | None, freezes: bool
+) -> None:
+    if setting is not None:
+        monkeypatch.setenv("AIRFLOW__FLUX__FREEZE_LOADED_OBJECTS", setting)
+    monkeypatch.setattr(FluxPredictionTrigger, "_client", None)
+    trigger = trigger_for(make())
+    loaded = [[] for _ in range(1000)]
+    asyncio.run(trigger._wait())
+
+    is_collected = {id(each) for each in gc.get_objects()}
+    assert any(id(each) in is_collected for each in loaded) is not freezes
+
+
 def make() -> str:
     return FluxHook().create_prediction(SCHNELL, BOAT).id
 

@@ -1,0 +1,13 @@
+"""What every way of making pictures is given: as many rows as `BENCHMARK_ROWS` says, and two of them to warm up."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+MODEL = "black-forest-labs/flux-1.1-pro"
+COUNTS = (2, int(os.environ["BENCHMARK_ROWS"]))
+
+
+def inputs(rows: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"A paper boat number {row} on calm water at sunrise.", "seed": row} for row in range(rows)]
