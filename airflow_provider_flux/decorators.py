@@ -95,9 +95,10 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxPredictionOperator):
 
     def _input_of(self, context: Context, prediction: Prediction) -> dict[str, Any]:
         """Return what the prediction was made of; a task that resumes knows it from the gateway's echo."""
-        known = {**prediction.input, **super()._input_of(context, prediction)}
-        resumes = self._input_read is None
-        return with_published_inputs(context, known) if resumes and picture_fields(self.model) else known
+        if self._input_read is None and picture_fields(self.model):
+            known = {**prediction.input, **self._whole_input(), **(self.input_files or {})}
+            return with_published_inputs(context, known)
+        return {**prediction.input, **super()._input_of(context, prediction)}
 
 
 class _FluxBatchDecoratedOperator(DecoratedOperator, FluxBatchOperator):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -106,7 +106,14 @@ class Holder:
         os.kill(self.process.pid, what)
 
 
-def check_that_one_works(contenders: list[Contender], began: Iterable[bool], folder: str) -> None:
+class Place(NamedTuple):
+    """A ledger's folder, and whether its storage creates files exclusively."""
+
+    folder: str
+    is_exclusive: bool
+
+
+def check_that_one_works(contenders: list[Contender], began: Iterable[bool], *, is_exclusive: bool) -> None:
     """Of those that have begun exactly one may send.
 
     Where files cannot be created exclusively, one that stood still for longer than the pause may have begun as well: it
@@ -114,7 +121,7 @@ def check_that_one_works(contenders: list[Contender], began: Iterable[bool], fol
     """
     holders = [contender for contender, has_begun in zip(contenders, began, strict=True) if has_begun]
     assert sum(holder.may_send() for holder in holders) == 1
-    if "shared" not in folder:
+    if is_exclusive:
         assert len(holders) == 1
 
 
@@ -137,23 +144,23 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["local", "creates exclusively", "cannot create exclusively", "overwrites all the same"])
-def contended_folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def contended(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A folder of a storage of each kind, for the tests in which the kind matters."""
     if request.param == "local":
-        return str(tmp_path / "ledger")
+        return Place(str(tmp_path / "ledger"), is_exclusive=True)
     store: Store = request.getfixturevalue("s3")
     monkeypatch.setattr(line_files, "SETTLING", 0.5)
     if request.param == "cannot create exclusively":
         monkeypatch.setattr(line_files, "_exclusively", lambda filesystem: {})
     elif request.param == "overwrites all the same":
         overwrite_in_spite_of_the_condition(monkeypatch)
-    return f"{store.url}/{'exclusive' if request.param == 'creates exclusively' else 'shared'}-ledger"
+    return Place(f"{store.url}/ledger", is_exclusive=request.param == "creates exclusively")
 
 
 @pytest.mark.parametrize(("count", "rounds"), [(2, 3), (10, 1)])
-def test_of_several_that_start_together_exactly_one_works(contended_folder: str, count: int, rounds: int) -> None:
+def test_of_several_that_start_together_exactly_one_works(contended: Place, count: int, rounds: int) -> None:
     for round_number in range(rounds):
-        place = f"{contended_folder}-{round_number}"
+        place = f"{contended.folder}-{round_number}"
         contenders = [Contender(place, lease(f"run-{number}")) for number in range(count)]
         barrier = threading.Barrier(count)
 
@@ -166,12 +173,12 @@ def test_of_several_that_start_together_exactly_one_works(contended_folder: str,
 
         with ThreadPoolExecutor(count) as threads:
             began = list(threads.map(start, contenders))
-        check_that_one_works(contenders, began, place)
+        check_that_one_works(contenders, began, is_exclusive=contended.is_exclusive)
 
 
-def test_of_several_that_take_over_from_a_dead_one_exactly_one_does(contended_folder: str) -> None:
-    assert Contender(contended_folder, lease("dead")).acquire()
-    contenders = [Contender(contended_folder, lease(f"run-{number}")) for number in range(5)]
+def test_of_several_that_take_over_from_a_dead_one_exactly_one_does(contended: Place) -> None:
+    assert Contender(contended.folder, lease("dead")).acquire()
+    contenders = [Contender(contended.folder, lease(f"run-{number}")) for number in range(5)]
     barrier = threading.Barrier(5)
 
     def take_over(contender: Contender) -> bool:
@@ -181,7 +188,7 @@ def test_of_several_that_take_over_from_a_dead_one_exactly_one_does(contended_fo
 
     with ThreadPoolExecutor(5) as threads:
         began = list(threads.map(take_over, contenders))
-    check_that_one_works(contenders, began, contended_folder)
+    check_that_one_works(contenders, began, is_exclusive=contended.is_exclusive)
 
 
 class LikeAzure:
@@ -228,8 +235,8 @@ def test_an_earlier_try_does_not_take_the_lease_from_a_later_one(folder: str) ->
     later.file.verify()
 
 
-def test_of_two_that_have_written_the_same_lease_at_most_one_works(contended_folder: str) -> None:
-    first, second = Contender(contended_folder, lease("run-1")), Contender(contended_folder, lease("run-2"))
+def test_of_two_that_have_written_the_same_lease_at_most_one_works(contended: Place) -> None:
+    first, second = Contender(contended.folder, lease("run-1")), Contender(contended.folder, lease("run-2"))
     assert first.acquire()
     # It had looked before the other's file was there, and stood still until now.
     second.file._number = 1

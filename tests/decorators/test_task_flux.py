@@ -134,6 +134,19 @@ def test_a_task_that_defers_calls_its_function_once_and_still_tells_what_was_ask
     assert emulator.posts == 1
 
 
+def defer_and_resume(emulator: Emulator, instance: OperatorTaskInstance, on_a_worker: Callable[[], Any]) -> Any:
+    """Return what a task returns that is deferred on one worker and resumes on another.
+
+    :param on_a_worker: makes the operator, as each worker does for itself.
+    """
+    emulator.add_outcome("stuck")
+    with pytest.raises(TaskDeferred) as deferred:
+        on_a_worker().execute(instance._context())
+    emulator.finish(emulator.predictions[0].id)
+    event = deferred.value.trigger.pending.event("succeeded")  # type: ignore[attr-defined]
+    return on_a_worker().execute_complete(instance._context(), event)
+
+
 def test_a_worker_that_resumes_knows_what_was_asked_for_without_calling_the_function(emulator: Emulator) -> None:
     calls: list[str] = []
 
@@ -148,13 +161,7 @@ def test_a_worker_that_resumes_knows_what_was_asked_for_without_calling_the_func
             return lantern().operator
 
     instance = OperatorTaskInstance({"task_id": "lantern", "model": SCHNELL})
-    emulator.add_outcome("stuck")
-    with pytest.raises(TaskDeferred) as deferred:
-        on_a_worker().execute(instance._context())
-    emulator.finish(emulator.predictions[0].id)
-    event = deferred.value.trigger.pending.event("succeeded")  # type: ignore[attr-defined]
-
-    urls = on_a_worker().execute_complete(instance._context(), event)
+    urls = defer_and_resume(emulator, instance, on_a_worker)
 
     assert calls == ["called"]
     assert len(urls) == 2
@@ -206,12 +213,7 @@ def test_a_task_that_resumes_tells_of_the_photos_that_its_function_returned(
             return restyle().operator
 
     instance = OperatorTaskInstance({"task_id": "restyle", "model": model})
-    emulator.add_outcome("stuck")
-    with pytest.raises(TaskDeferred) as deferred:
-        on_a_worker().execute(instance._context())
-    emulator.finish(emulator.predictions[0].id)
-
-    on_a_worker().execute_complete(instance._context(), deferred.value.trigger.pending.event("succeeded"))  # type: ignore[attr-defined]
+    defer_and_resume(emulator, instance, on_a_worker)
 
     inputs = instance.xcoms["flux_result"]["inputs"]
     assert [(given["field"], given["path"]) for given in inputs] == list(zip(places, paths, strict=True))
