@@ -13,7 +13,7 @@ import jsonschema
 from jsonschema.exceptions import ValidationError
 
 from airflow_provider_flux.emulator.calls import Call
-from airflow_provider_flux.emulator.input_pictures import TakenIn
+from airflow_provider_flux.emulator.input_pictures import take_in
 from airflow_provider_flux.emulator.predictions import Prediction
 from airflow_provider_flux.emulator.responses import Refused
 from airflow_provider_flux.emulator.served_models import Model
@@ -76,8 +76,14 @@ def webhook_fields(body: Mapping[str, Any], name: str = "webhook") -> dict[str, 
     return {"webhook": address, "webhook_events": listed}
 
 
-def create(call: Call, model: Model, taken: TakenIn, **more: Any) -> Prediction:
+async def create(call: Call, model: Model, given: dict[str, Any], **more: Any) -> Prediction:
     """Make the prediction of a request that passed all checks, with further fields of the prediction."""
+    # A request that has come whole is carried out, even if nobody waits for the response any more.
+    return await asyncio.shield(_create(call, model, given, **more))
+
+
+async def _create(call: Call, model: Model, given: dict[str, Any], **more: Any) -> Prediction:
+    taken = await take_in(call, model, given)
     prediction = call.state.make_prediction(
         call.route.flavour, model, taken.shown, error=taken.error, pictures=taken.pictures, **more
     )

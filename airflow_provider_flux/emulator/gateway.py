@@ -9,7 +9,6 @@ from aiohttp import web
 
 from airflow_provider_flux.emulator import creation, responses
 from airflow_provider_flux.emulator.calls import Call
-from airflow_provider_flux.emulator.input_pictures import take_in
 from airflow_provider_flux.emulator.responses import Refused, json_response
 from airflow_provider_flux.emulator.served_models import BFL_MODELS, MODELS, Model, by_version
 from airflow_provider_flux.emulator.shapes import View, bfl_unknown
@@ -34,8 +33,7 @@ async def _create(call: Call, named: str, body: dict[str, Any]) -> web.StreamRes
     state, settings = call.state, call.state.settings
     model = _sold(call, MODELS, named)
     creation.check(call, model, body, strict=False)
-    taken = await take_in(call, model, body["input"])
-    prediction = creation.create(call, model, taken, **creation.webhook_fields(body))
+    prediction = await creation.create(call, model, body["input"], **creation.webhook_fields(body))
     ended = await creation.wait(call, prediction) if settings.gateway_prefer else None
     early = settings.early_output(ended)
     view = View(state, prediction, prediction.created if ended is None else state.now, early)
@@ -102,9 +100,7 @@ async def create_bfl(call: Call) -> web.StreamResponse:
     if faults := creation.bfl_faults(body):
         raise Refused(responses.upstream_refusal(422, {"detail": faults}))
     given = {name: value for name, value in body.items() if name not in {"webhook_url", "webhook_secret"}}
-    made = creation.create(
-        call, model, await take_in(call, model, given), **creation.webhook_fields(body, "webhook_url")
-    )
+    made = await creation.create(call, model, given, **creation.webhook_fields(body, "webhook_url"))
     if settings.create_shape == "envelope":
         created = View(call.state, made, made.created).envelope()
     elif made.webhook is not None:

@@ -13,7 +13,6 @@ from yarl import URL
 
 from airflow_provider_flux.emulator import creation
 from airflow_provider_flux.emulator.calls import Call
-from airflow_provider_flux.emulator.input_pictures import take_in
 from airflow_provider_flux.emulator.predictions import Prediction
 from airflow_provider_flux.emulator.responses import Refused, json_response, problem
 from airflow_provider_flux.emulator.served_models import MODELS, Model, by_version
@@ -42,7 +41,7 @@ async def _create(call: Call, model: Model, body: dict[str, Any]) -> web.StreamR
     state, settings = call.state, call.state.settings
     creation.check(call, model, body, strict=True)
     more = {**_webhook(body), **_deadline(call)}
-    prediction = creation.create(call, model, await take_in(call, model, body["input"]), **more)
+    prediction = await creation.create(call, model, body["input"], **more)
     headers = {"Location": f"{state.gateway_url}/v1/predictions/{prediction.id}"}
     ended = await creation.wait(call, prediction)
     if ended is not None:

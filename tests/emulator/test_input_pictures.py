@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+import socket
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -48,6 +52,21 @@ def test_an_inline_picture_is_decoded_and_shown_under_another_address(emulator: 
     assert len(shown) < 100
     [arrived] = emulator.predictions[0].pictures
     assert (arrived.field, arrived.way, arrived.sha256, arrived.size) == ("input_image", "data", SHA256, len(PNG))
+
+
+def test_a_request_that_has_come_whole_is_carried_out_though_its_client_is_gone(
+    emulator: Emulator, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
+    address = upload(emulator, picture(side=1500)).json()["urls"]["get"]
+    body = json.dumps({"input": {"prompt": "tea", "input_image": address}})
+    head = (
+        "POST /v1/models/black-forest-labs/flux-kontext-pro/predictions HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((urlsplit(emulator.url).hostname, urlsplit(emulator.url).port or 80)) as client:
+        client.sendall(f"{head}{body}".encode())
+        eventually(lambda: emulator.posts == 1)
+    eventually(lambda: emulator.accepted == 1)
 
 
 def test_an_uploaded_file_is_described_listed_used_and_deleted(emulator: Emulator) -> None:
