@@ -97,7 +97,7 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxPredictionOperator):
         """Return what the prediction was made of; a task that resumes knows it from the gateway's echo."""
         if self._input_read is None and picture_fields(self.model):
             known = {**prediction.input, **self._whole_input(), **(self.input_files or {})}
-            return with_published_inputs(context, known)
+            return with_published_inputs(context, known, self._shown(context))
         return {**prediction.input, **super()._input_of(context, prediction)}
 
 

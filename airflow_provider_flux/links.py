@@ -1,12 +1,13 @@
 """The buttons that lead from a task to its prediction and to its pictures.
 
-Airflow asks for a link on the worker each time the task leaves it, whatever the end. So both are there while the task
-is deferred and after a failure.
+Airflow would have a task push each of its links whenever it leaves a worker: two calls to Airflow's API at each leg. So
+the plugin works them out when somebody looks at the task (:mod:`airflow_provider_flux.plugin.buttons`), and also has
+what a running task shows. It knows tasks by the names of their classes; those of derived classes push as ever.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from airflow.configuration import conf
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
 
 TASK_TAB = "flux-task"
 """Where Airflow's router finds the tab "FLUX" of a task instance."""
+
+PREDICTION_OPERATORS = (
+    ("airflow_provider_flux.operators.flux", "FluxPredictionOperator"),
+    ("airflow_provider_flux.decorators", "_FluxDecoratedOperator"),
+)
+SENSORS = (("airflow_provider_flux.sensors.flux", "FluxPredictionSensor"),)
+BATCH_OPERATORS = (
+    ("airflow_provider_flux.operators.batch", "FluxBatchOperator"),
+    ("airflow_provider_flux.decorators", "_FluxBatchDecoratedOperator"),
+)
+"""Module and name of the classes that the plugin knows."""
+
+
+def leave_to_plugin(task: BaseOperator) -> None:
+    """Take the links from a task that the plugin knows, so that it pushes none."""
+    if is_known_to_plugin(type(task)):
+        task.operator_extra_links = ()
+
+
+def is_known_to_plugin(operator_class: type[Any]) -> bool:
+    """Tell whether the plugin shows the tasks of a class without their help."""
+    name = (operator_class.__module__, operator_class.__name__)
+    return name in (*PREDICTION_OPERATORS, *SENSORS, *BATCH_OPERATORS)
 
 
 class FluxPredictionLink(BaseOperatorLink):

@@ -184,14 +184,15 @@ class FluxHook(GatewayCalls):
         self,
         submission: Submission,
         record: SubmissionRecord | None = None,
-        save: Callable[[SubmissionRecord | None], None] = lambda record: None,
+        save: Callable[[SubmissionRecord | None, Prediction | None], None] = lambda record, prediction: None,
         check_going_on: Callable[[], None] = lambda: None,
         input_transfer: InputTransfer = "auto",
     ) -> Prediction:
         """Have a prediction: that of an earlier try, or a new one. Raises as :meth:`create_prediction` does.
 
         :param record: what earlier tries have saved.
-        :param save: keeps a record in place of the one before; None forgets it. Called before anything is sent.
+        :param save: keeps a record in place of the one before; None forgets it. Called before anything is sent, and
+            with the prediction once there is one.
         :param check_going_on: called before each create is sent; may raise a FluxError, and nothing is sent.
         :param input_transfer: how pictures from a path travel.
         """
@@ -202,7 +203,7 @@ class FluxHook(GatewayCalls):
             if isinstance(effect, LookUp):
                 return self._run(submission.settle_by_list(effect))
             if isinstance(effect, Save):
-                save(effect.record)
+                save(effect.record, effect.prediction)
                 return None
             try:
                 check_going_on()

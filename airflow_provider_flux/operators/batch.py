@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
-from airflow_provider_flux.links import FluxPicturesLink
+from airflow_provider_flux.links import FluxPicturesLink, leave_to_plugin
 from airflow_provider_flux.operators.flux import DEFAULT_TIMEOUT
 from airflow_provider_flux.tasks.arguments import path_argument
 from airflow_provider_flux.tasks.pending import check_poll_interval, check_timeout
@@ -127,6 +127,7 @@ class FluxBatchOperator(TextTemplates, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        leave_to_plugin(self)
         _check_choice("on_unknown_submission", on_unknown_submission, get_args(OnUnknownSubmission))
         _check_choice("on_overlap", on_overlap, get_args(OnOverlap))
         _check_choice("on_row_error", on_row_error, get_args(OnRowError))

@@ -22,12 +22,12 @@ from airflow_provider_flux.exceptions import (
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.inputs.picture_reading import names_files
 from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
-from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
+from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink, is_known_to_plugin, leave_to_plugin
 from airflow_provider_flux.operators.base import PredictionTask, check_waiting
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, NotInTime
 from airflow_provider_flux.protocol.picture_inputs import pictures_of
 from airflow_provider_flux.protocol.prediction import CANCELED, Prediction
-from airflow_provider_flux.protocol.resume import can_be_handed_on, was_canceled_under
+from airflow_provider_flux.protocol.resume import SubmissionRecord, can_be_handed_on, was_canceled_under
 from airflow_provider_flux.protocol.submission import Submission
 from airflow_provider_flux.tasks.arguments import text_argument, webhook_argument, whole_input
 from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
@@ -38,8 +38,15 @@ from airflow_provider_flux.tasks.pending import (
     ended_status,
     wait_on_create,
 )
-from airflow_provider_flux.tasks.results import publish_start, published_id, settle, with_published_inputs
-from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, try_number_of
+from airflow_provider_flux.tasks.results import (
+    describe,
+    publish_id,
+    publish_result,
+    published_id,
+    settle,
+    with_published_inputs,
+)
+from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, is_first_start, try_number_of
 from airflow_provider_flux.triggers.defer import defer_until_ended
 
 if TYPE_CHECKING:
@@ -57,8 +64,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
     """Make one picture, or several, with a FLUX model.
 
     XComs: ``return_value`` is the prediction id, or the list of output URLs if the operator waits, or the list of paths
-    if it stores the pictures; ``prediction_id`` and ``flux_result`` are pushed before any wait, the latter again when
-    the prediction has ended; ``output_url`` is the first URL.
+    if it stores the pictures; ``prediction_id`` is pushed before any wait, ``flux_result`` when the prediction has
+    ended (until then the task's record has it; where no record is kept, it is pushed before any wait, too);
+    ``output_url`` is the first URL.
 
     :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
     :param prompt: the prompt; a short way to write ``input={"prompt": ...}``.
@@ -135,6 +143,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        leave_to_plugin(self)
         if on_unknown_submission not in get_args(OnUnknownSubmission):
             choices = " or ".join(map(repr, get_args(OnUnknownSubmission)))
             raise ValueError(f"on_unknown_submission must be {choices}, not {on_unknown_submission!r}")
@@ -179,13 +188,16 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         self._input_read = self._read_input()
         if self._storage is not None:
             self._storage.check()
-        prediction = self._attach_or_submit(context, deadline)
+        records = SubmissionRecords.of_task(context, durable=self.durable)
+        prediction = self._attach_or_submit(context, deadline, records)
         self._take_note_of(prediction)
-        publish_start(context, prediction, self.hook.access, model=self.model, input=self._input_read)
+        publish_id(context, prediction.id)
+        if self.wait_for_completion and can_be_handed_on(prediction):
+            return self._settle(context, prediction)
+        if records.shown is None:
+            publish_result(context, self._described(prediction))
         if not self.wait_for_completion:
             return prediction.id
-        if can_be_handed_on(prediction):
-            return self._settle(context, prediction)
         pending = PendingPrediction(
             prediction_id=prediction.id,
             flux_conn_id=self.flux_conn_id,
@@ -241,8 +253,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         limit = self.execution_timeout.total_seconds()
         return min(timeout, limit - min(EXECUTION_TIMEOUT_MARGIN, limit / 10))
 
-    def _attach_or_submit(self, context: Context, deadline: float) -> Prediction:
-        records = SubmissionRecords.of_task(context, durable=self.durable)
+    def _attach_or_submit(self, context: Context, deadline: float, records: SubmissionRecords) -> Prediction:
         has_no_list = not self.hook.access.gateway.preset.lists_predictions
         if not records.are_kept and (has_no_list or any(pictures_of(self._input_read or {}))):
             self.log.warning(
@@ -250,10 +261,22 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
                 "worker dies from here on, a retry pays for a second one",
                 f"{self.hook.gateway_name} has no list" if has_no_list else "no list tells whose a picture in it is",
             )
+
+        def save(record: SubmissionRecord | None, prediction: Prediction | None) -> None:
+            is_shown = prediction is not None and self.wait_for_completion and is_known_to_plugin(type(self))
+            records.save(record, self._described(prediction) if prediction is not None and is_shown else None)
+
         submission = self._submission(context, deadline, records)
-        return self.hook.run_submission(
-            submission, records.read(), records.save, self._check_going_on, self.input_transfer
-        )
+        # What is not read costs no call, and what a first start reads can only be nothing.
+        record = None if is_first_start(context) else records.read()
+        return self.hook.run_submission(submission, record, save, self._check_going_on, self.input_transfer)
+
+    def _described(self, prediction: Prediction) -> dict[str, Any]:
+        return describe(prediction, self.hook.access, model=self.model, input=self._input_read or {})
+
+    def _shown(self, context: Context) -> Mapping[str, Any] | None:
+        """Return the first ``flux_result`` as the record has it; None if it was pushed."""
+        return SubmissionRecords.of_task(context, durable=self.durable).read_shown()
 
     def _check_going_on(self) -> None:
         if self._killed:
@@ -301,8 +324,8 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         given = self._whole_input()
         if not names_files(self.model, given, self.input_files):
             return given
-        # On another worker now: what was read there is known from its XCom, and is not read again.
-        return with_published_inputs(context, {**given, **(self.input_files or {})})
+        # On another worker now: what was read there is known from what it has told, and is not read again.
+        return with_published_inputs(context, {**given, **(self.input_files or {})}, self._shown(context))
 
     def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool, may_defer: bool) -> Any:
         """Wait on the worker: for a while before deferring, else to the deadline."""
@@ -366,5 +389,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
             return give_up_prediction(self.hook.access, prediction_id, self.log, cancels=self.cancel_on_timeout)
         except NotInTime as late:
             is_found_again = SubmissionRecords.of_task(context, durable=self.durable).are_kept
+            if shown := self._shown(context):
+                publish_result(context, shown)
             error_type = FluxDeadlineError if late.canceled or is_found_again else FluxStillRunningError
             raise error_type(str(late), prediction_id, canceled=late.canceled) from None

@@ -13,6 +13,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_provider_flux.links import TASK_TAB
+from airflow_provider_flux.plugin.buttons import PicturesButton, PredictionButton
 
 URL_PREFIX = "/flux"
 RUN_TAB = "flux-run"
@@ -48,6 +49,7 @@ class FluxPlugin(AirflowPlugin):
     """Adds the tab "FLUX" to DAG runs and task instances, the page "FLUX" to the navigation, and what serves them."""
 
     name = "flux"
+    operator_extra_links = [PredictionButton(), PicturesButton()]
     fastapi_apps = [{"name": "FLUX", "app": _application, "url_prefix": URL_PREFIX}]
     react_apps = [
         _react_app("dag_run", RUN_TAB),

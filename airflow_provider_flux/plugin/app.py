@@ -95,6 +95,12 @@ async def predictions(
     return await reading.predictions(rest, scope, offset=offset, limit=limit, since=since)
 
 
+@app.get("/unsettled", dependencies=[_may_read_xcoms])
+async def unsettled(rest: Rest, scope: Scope, offset: Offset = 0, since: str | None = None) -> dict[str, Any]:
+    """Return predictions whose tasks have not pushed yet what became of them."""
+    return await reading.unsettled(rest, scope, offset=offset, since=since)
+
+
 @app.get("/batches", dependencies=[_may_read_xcoms])
 async def batches(rest: Rest, scope: Scope, since: str | None = None) -> dict[str, Any]:
     """Return the figures of the batches in the scope."""

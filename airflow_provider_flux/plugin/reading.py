@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from airflow_provider_flux.batch.progress import PROGRESS_KEY
+from airflow_provider_flux.links import PREDICTION_OPERATORS
 from airflow_provider_flux.plugin import records
 from airflow_provider_flux.plugin.records import Record
 from airflow_provider_flux.plugin.rest import ALL, PAGE, AirflowRest, run_path, task_path
 from airflow_provider_flux.tasks.results import RESULT_KEY, RETURN_VALUE_KEY
+from airflow_provider_flux.tasks.state_store import RECORD_KEY, SHOWN
 
 BATCH_OPERATOR = "FluxBatch"
 """What the names of operators contain that may have live figures."""
@@ -25,6 +28,11 @@ ENDED_KEPT = 5000
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 RUN_ENDED = frozenset({"success", "failed"})
 TASK_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+HAS_STATE_STORE = find_spec("airflow.models.task_state_store") is not None
+"""Whether this is Airflow 3.3 or later."""
+
+UNSETTLED = ("scheduled", "queued", "running", "deferred", "restarting", "up_for_retry", "up_for_reschedule", "failed")
+"""States of a task instance whose prediction may be told of by its record alone."""
 
 _WHERE = (
     *("dag_id", "run_id", "task_id", "map_index"),
@@ -61,6 +69,26 @@ async def predictions(rest: AirflowRest, scope: Scope, *, offset: int, limit: in
     values = await _gather(_prediction(rest, entry) for entry in listing["xcom_entries"])
     found = [_where(entry) | value for entry, value in zip(listing["xcom_entries"], values, strict=True) if value]
     return {"total": listing["total_entries"], "next": offset + len(values), "predictions": found}
+
+
+async def unsettled(rest: AirflowRest, scope: Scope, *, offset: int, since: str | None) -> dict[str, Any]:
+    """Return predictions as the records of task instances have them that have not pushed what became of them.
+
+    :param since: leave out runs from before this time.
+    """
+    if not HAS_STATE_STORE:
+        return {"total": 0, "next": 0, "predictions": []}
+    parameters: dict[str, Any] = scope.parameters | {"state": UNSETTLED, "limit": PAGE, "offset": offset}
+    parameters |= {"operator": [name for _, name in PREDICTION_OPERATORS], "order_by": "-start_date"}
+    if since:
+        parameters["run_after_gte"] = since
+    if scope.task_id != ALL:
+        parameters["task_id"] = scope.task_id
+    listing = await rest.get(f"{run_path(scope.dag_id, scope.run_id)}/taskInstances", **parameters)
+    tasks = [task | {"run_id": task["dag_run_id"]} for task in listing["task_instances"]]
+    shown = await _gather(_shown(rest, _scope_of(task)) for task in tasks)
+    found = [_where(task) | record for task, record in zip(tasks, shown, strict=True) if record]
+    return {"total": listing["total_entries"], "next": offset + len(tasks), "predictions": found}
 
 
 async def state(rest: AirflowRest, scope: Scope) -> dict[str, Any]:
@@ -102,10 +130,10 @@ async def manifest_of(rest: AirflowRest, scope: Scope) -> tuple[str, str] | None
 
 async def recorded_paths(rest: AirflowRest, scope: Scope, sha256: str) -> list[str]:
     """Return the paths that a task instance itself recorded for a picture, its batch's manifest left aside."""
-    result = records.prediction(await _xcom(rest, scope, RESULT_KEY))
+    result = records.prediction(await _xcom(rest, scope, RESULT_KEY)) or await _shown(rest, scope)
     if result:
         return paths_of(sha256, [result])
-    figures = records.batch(await _live_value(rest, scope))
+    figures = records.batch(await _stored(rest, scope, PROGRESS_KEY))
     return paths_of(sha256, figures["recent"] if figures else [])
 
 
@@ -158,13 +186,18 @@ async def _batch_tasks(rest: AirflowRest, scope: Scope) -> list[dict[str, Any]]:
 
 async def _live(rest: AirflowRest, task: dict[str, Any]) -> Record | None:
     task = task | {"run_id": task["dag_run_id"]}
-    figures = records.batch(await _live_value(rest, _scope_of(task)))
+    figures = records.batch(await _stored(rest, _scope_of(task), PROGRESS_KEY))
     return figures and _where(task) | figures | {"ended": task["state"] in TASK_ENDED}
 
 
-async def _live_value(rest: AirflowRest, scope: Scope) -> Any:
-    path = f"{task_path(scope.dag_id, scope.run_id, scope.task_id)}/state-store/{PROGRESS_KEY}"
-    # Below Airflow 3.3 there is no such path, hence no live figures.
+async def _shown(rest: AirflowRest, scope: Scope) -> Record | None:
+    record = await _stored(rest, scope, RECORD_KEY)
+    return records.prediction(record.get(SHOWN)) if isinstance(record, dict) else None
+
+
+async def _stored(rest: AirflowRest, scope: Scope, key: str) -> Any:
+    path = f"{task_path(scope.dag_id, scope.run_id, scope.task_id)}/state-store/{key}"
+    # Below Airflow 3.3 there is no such path, hence nothing.
     entry = await rest.find(path, **scope.parameters)
     return entry["value"] if entry else None
 

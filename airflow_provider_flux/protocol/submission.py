@@ -29,9 +29,13 @@ from airflow_provider_flux.protocol.resume import ResumePolicy, Step, Submission
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Keep a record in place of the one before; None forgets it. If an intent cannot be saved, nothing is sent."""
+    """Keep a record in place of the one before; None forgets it. If an intent cannot be saved, nothing is sent.
+
+    :param prediction: the prediction of the record, once there is one.
+    """
 
     record: SubmissionRecord | None
+    prediction: Prediction | None = None
 
     @property
     def is_intent(self) -> bool:
@@ -193,7 +197,7 @@ class Submission:
                     return found
                 may_resend = False
                 continue
-            yield from self._keep(replace(intent, prediction_id=prediction.id))
+            yield from self._keep(replace(intent, prediction_id=prediction.id), prediction)
             return prediction
 
     def _intend(self, sent: Mapping[str, JSON]) -> Flow[SubmissionRecord]:
@@ -236,17 +240,17 @@ class Submission:
             yield from self._keep(None)
             return None
         self.conversation.log.info("Prediction %s is the one that was asked for", found.id)
-        yield from self._keep(replace(record, prediction_id=found.id))
+        yield from self._keep(replace(record, prediction_id=found.id), found)
         return found
 
     def _unknown(self, record: SubmissionRecord, unknown: OutcomeUnknown) -> Flow[OutcomeUnknown]:
         yield from self._keep(replace(record, told=True))
         return unknown
 
-    def _keep(self, record: SubmissionRecord | None) -> Flow[None]:
+    def _keep(self, record: SubmissionRecord | None, prediction: Prediction | None = None) -> Flow[None]:
         """Save what has happened already, if that is possible: whatever is wrong, a prediction is gone on with."""
         try:
-            yield Save(record)
+            yield Save(record, prediction)
         except Exception as error:  # noqa: BLE001 (whatever the driver's storage raises)
             self.conversation.log.warning(
                 "What became of the create of %s could not be saved (%s: %s), prediction %s. This try goes on; if it "

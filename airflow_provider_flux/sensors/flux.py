@@ -18,7 +18,7 @@ from airflow_provider_flux.exceptions import (
     FluxRefusedError,
 )
 from airflow_provider_flux.hooks.flux import FluxHook
-from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
+from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink, leave_to_plugin
 from airflow_provider_flux.operators.base import PredictionTask, check_waiting
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
 from airflow_provider_flux.protocol.storable import find_unstorable
@@ -35,7 +35,7 @@ from airflow_provider_flux.triggers.defer import defer_until_ended
 if TYPE_CHECKING:
     from os import PathLike
 
-    from airflow.sdk import Context, ObjectStoragePath
+    from airflow.sdk import BaseOperatorLink, Context, ObjectStoragePath
 
     from airflow_provider_flux.protocol.prediction import Prediction
 
@@ -75,7 +75,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("prediction_id", "flux_conn_id", "output_path")
-    operator_extra_links = (FluxPredictionLink(), FluxPicturesLink())
+    operator_extra_links: Sequence[BaseOperatorLink] = (FluxPredictionLink(), FluxPicturesLink())
     ui_color = "#e6f1fb"
 
     def __init__(
@@ -92,6 +92,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
+        leave_to_plugin(self)
         self.prediction_id = prediction_id
         self.flux_conn_id = flux_conn_id
         self.deferrable = deferrable
@@ -205,6 +206,12 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         prediction = self.hook.wait_for_prediction(self.prediction_id, deadline=deadline, poll_interval=poll_interval)
         self._show_page(prediction)
         return prediction
+
+    def _show_page(self, prediction: Prediction | None) -> None:
+        super()._show_page(prediction)
+        if self.prediction_page and prediction is not None and not prediction.status.is_terminal:
+            # Unlike an operator, a sensor that waits has told of nothing else that names the page.
+            self.operator_extra_links = (FluxPredictionLink(),)
 
     def _bear(self, error: FluxGatewayError, context: Context) -> None:
         """Take an error of a look for "not yet", unless it has been doubtful for too long."""

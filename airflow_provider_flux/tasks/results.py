@@ -45,12 +45,9 @@ def publish_id(context: Context, prediction_id: str) -> None:
     context["ti"].xcom_push(PREDICTION_ID_KEY, prediction_id)
 
 
-def publish_start(
-    context: Context, prediction: Prediction, access: GatewayAccess, *, model: str, input: Mapping[str, JSON]
-) -> None:
-    """Push what is known of a prediction that somebody is going to wait for, so that people can see it run."""
-    publish_id(context, prediction.id)
-    context["ti"].xcom_push(RESULT_KEY, describe(prediction, access, model=model, input=input))
+def publish_result(context: Context, result: Mapping[str, Any]) -> None:
+    """Push a ``flux_result``, as :func:`describe` makes it."""
+    context["ti"].xcom_push(RESULT_KEY, result)
 
 
 def published_id(context: Context) -> str | None:
@@ -59,9 +56,14 @@ def published_id(context: Context) -> str | None:
     return prediction_id if isinstance(prediction_id, str) else None
 
 
-def with_published_inputs(context: Context, input: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return an input with the pictures that this task has read before it was deferred."""
-    published = _own_xcom(context, RESULT_KEY)
+def with_published_inputs(
+    context: Context, input: Mapping[str, JSON], shown: Mapping[str, Any] | None
+) -> dict[str, JSON]:
+    """Return an input with the pictures that this task has read before it was deferred.
+
+    :param shown: the first ``flux_result`` as the record has it; None if it was pushed.
+    """
+    published = shown or _own_xcom(context, RESULT_KEY)
     inputs = published.get("inputs") if isinstance(published, Mapping) else None
     return with_pictures_at(input, {picture["field"]: picture for picture in inputs or ()})
 
@@ -94,7 +96,7 @@ def settle(
     :raises FluxOutputNotStoredError: if its pictures could not be stored this time.
     """
     model, sent = model or prediction.model, input or prediction.input
-    context["ti"].xcom_push(RESULT_KEY, describe(prediction, access, model=model, input=sent))
+    publish_result(context, describe(prediction, access, model=model, input=sent))
     if prediction.status is not PredictionStatus.SUCCEEDED:
         note_end(access.gateway, prediction, model)
         raise ending_error(prediction)
@@ -104,8 +106,7 @@ def settle(
         pictures = storage.store(context, prediction, access, model=model, input=sent, deadline=deadline)
     note_end(access.gateway, prediction, model)
     if pictures:
-        result = describe(prediction, access, model=model, input=sent, pictures=pictures)
-        context["ti"].xcom_push(RESULT_KEY, result)
+        publish_result(context, describe(prediction, access, model=model, input=sent, pictures=pictures))
     urls = _plain(prediction.outputs)
     if urls:
         # A bare string is the only form that Airflow's XCom page makes clickable.
@@ -166,6 +167,7 @@ def describe(
     failed = prediction.status is PredictionStatus.FAILED
     described = {
         "id": prediction.id,
+        "page": access.gateway.page(prediction) or None,
         "model": model,
         "status": prediction.status.value,
         "outputs": _plain(prediction.outputs),

@@ -76,6 +76,7 @@ class Instance:
             "dag_run": SimpleNamespace(
                 run_id=RUN_ID, start_date=datetime.fromtimestamp(self.started, timezone.utc), clear_number=0
             ),
+            "task_reschedule_count": 0,
             "task_state_store": FileStore(self.kept, self.store_latency),
         }
 

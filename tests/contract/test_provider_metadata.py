@@ -6,7 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
-from importlib import metadata, resources
+from importlib import import_module, metadata, resources
 
 import jsonschema
 import pytest
@@ -14,7 +14,14 @@ import pytest
 from airflow_provider_flux import __version__
 from airflow_provider_flux.get_provider_info import get_provider_info
 from airflow_provider_flux.hooks.flux import FluxHook
-from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink
+from airflow_provider_flux.links import (
+    BATCH_OPERATORS,
+    PREDICTION_OPERATORS,
+    SENSORS,
+    FluxPicturesLink,
+    FluxPredictionLink,
+    is_known_to_plugin,
+)
 from airflow_provider_flux.operators.batch import FluxBatchOperator
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.sensors.flux import FluxPredictionSensor
@@ -84,6 +91,27 @@ def test_operators_and_sensor_carry_the_links() -> None:
     for operator in (FluxPredictionOperator, FluxPredictionSensor):
         assert [type(link) for link in operator.operator_extra_links] == [FluxPredictionLink, FluxPicturesLink]
     assert [type(link) for link in FluxBatchOperator.operator_extra_links] == [FluxPicturesLink]
+
+
+def test_the_plugin_knows_every_operator_by_its_name() -> None:
+    for module, name in (*PREDICTION_OPERATORS, *SENSORS, *BATCH_OPERATORS):
+        assert is_known_to_plugin(getattr(import_module(module), name))
+    ours = {FluxPredictionOperator, FluxPredictionSensor, FluxBatchOperator}
+    decorated = {
+        each for parent in ours for each in parent.__subclasses__() if "airflow_provider_flux" in each.__module__
+    }
+    assert all(map(is_known_to_plugin, ours | decorated))
+    assert len(decorated) == 2
+
+
+def test_a_task_that_the_plugin_knows_pushes_no_links_and_one_of_a_derived_class_does() -> None:
+    class Derived(FluxPredictionOperator):
+        pass
+
+    assert FluxPredictionOperator(task_id="make", model="a/b").operator_extra_links == ()
+    assert FluxPredictionSensor(task_id="wait", prediction_id="a").operator_extra_links == ()
+    links = Derived(task_id="make", model="a/b").operator_extra_links
+    assert [type(link) for link in links] == [FluxPredictionLink, FluxPicturesLink]
 
 
 def test_parsing_a_dag_loads_no_http_library() -> None:

@@ -66,7 +66,7 @@ def test_the_prompt_that_a_function_returns_is_sent_with_the_rest_of_the_input(e
     assert finished.state == "success"
     assert inputs(emulator) == [{"prompt": "A red paper lantern", "aspect_ratio": "4:3"}]
     assert finished.xcom("lantern") == finished.xcom("lantern", "prediction_id")
-    assert finished.xcom("lantern", "_link_FluxPredictionLink").endswith(finished.xcom("lantern"))
+    assert finished.link("lantern").endswith(finished.xcom("lantern"))
     assert emulator.posts == 1
 
 

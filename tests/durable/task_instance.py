@@ -29,9 +29,11 @@ class Store:
         self.kept: dict[str, Any] = {}
         self.fails_at: set[int] = set()
         self.on_set: Callable[[Any], object] = lambda _: None
+        self.gets = 0
         self._sets = 0
 
     def get(self, key: str, default: Any = None) -> Any:
+        self.gets += 1
         return copy.deepcopy(self.kept.get(key, default))
 
     def set(self, key: str, value: Any) -> None:
@@ -55,6 +57,7 @@ class Tries:
     def __init__(self) -> None:
         self.try_number = 1
         self.max_tries = 3
+        self.reschedules = 0
         self.store = Store()
         self.xcoms: dict[str, Any] = {}
 
@@ -140,7 +143,8 @@ class OperatorTaskInstance(Tries):
             xcom_push=self.xcoms.__setitem__,
             xcom_pull=lambda *, task_ids, key, map_indexes: self.xcoms.get(key),
         )
-        context: dict[str, Any] = {"ti": instance, "dag_run": SimpleNamespace(start_date=RUN_STARTED)}
+        run = SimpleNamespace(start_date=RUN_STARTED)
+        context: dict[str, Any] = {"ti": instance, "dag_run": run, "task_reschedule_count": self.reschedules}
         if self.has_store:
             context["task_state_store"] = self.store
         return context

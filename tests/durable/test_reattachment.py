@@ -273,6 +273,61 @@ class TestUnknownOutcome:
         prediction_id = task.execute()
         assert posts_at_write == [(0, None), (1, prediction_id)]
 
+    def test_only_a_first_start_spares_the_look_into_the_store(self, emulator: Emulator) -> None:
+        task = instance(wait_for_completion=False)
+        task.execute()
+        assert task.store.gets == 0
+        task.retry()
+        assert (task.store.gets, emulator.posts) == (1, 1)
+
+    def test_a_task_that_was_rescheduled_in_its_first_try_finds_its_prediction(self, emulator: Emulator) -> None:
+        task = instance(wait_for_completion=False)
+        prediction_id = task.execute()
+        # Airflow counts no try for it.
+        task.reschedules = 1
+        assert task.execute() == prediction_id
+        assert emulator.posts == 1
+
+    def test_what_is_shown_while_it_runs_is_stored_with_the_id_and_not_pushed(self, emulator: Emulator) -> None:
+        emulator.settings(run_time=30)
+        task = instance(deferrable=True, wait_before_defer=0)
+        with pytest.raises(TaskDeferred):
+            task.execute()
+        shown = task.store.kept["flux_prediction"]["shown"]
+        assert set(task.xcoms) == {"prediction_id"}
+        assert (shown["id"], shown["prompt"], shown["status"]) == (
+            task.xcoms["prediction_id"],
+            BOAT["prompt"],
+            "starting",
+        )
+
+    def test_an_attached_prediction_that_an_older_version_recorded_is_pushed(self, emulator: Emulator) -> None:
+        emulator.settings(run_time=30)
+        task = instance(deferrable=True, wait_before_defer=0)
+        with pytest.raises(TaskDeferred):
+            task.execute()
+        del task.store.kept["flux_prediction"]["shown"]
+        with pytest.raises(TaskDeferred):
+            task.retry()
+        assert task.xcoms["flux_result"]["id"] == task.xcoms["prediction_id"]
+        assert emulator.posts == 1
+
+    def test_without_a_store_it_is_pushed(self, emulator: Emulator) -> None:
+        emulator.settings(run_time=30)
+        task = instance(deferrable=True, wait_before_defer=0)
+        task.has_store = False
+        with pytest.raises(TaskDeferred):
+            task.execute()
+        assert task.xcoms["flux_result"]["id"] == task.xcoms["prediction_id"]
+
+    def test_after_a_deadline_the_result_is_pushed(self, emulator: Emulator) -> None:
+        """deadline (`timeout`, also `execution_timeout`)"""
+        emulator.settings(run_time=30)
+        task = instance(timeout=1.0)
+        with pytest.raises(FluxDeadlineError):
+            task.execute()
+        assert task.xcoms["flux_result"]["id"] == task.xcoms["prediction_id"]
+
     def test_a_question_about_the_earlier_one_ends_at_the_deadline_and_nothing_is_sent_after_it(
         self, emulator: Emulator
     ) -> None:

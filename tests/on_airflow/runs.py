@@ -61,6 +61,14 @@ class FinishedRun:
             )
             return None if row is None else XComModel.deserialize_value(row)
 
+    def link(self, task_id: str, name: str = "Prediction") -> str | None:
+        """Return where a button of a task leads, as the API server finds it out."""
+        from airflow.models.serialized_dag import SerializedDagModel
+
+        (instance,) = [ti for ti in self._dag_run.get_task_instances() if ti.task_id == task_id]
+        stored: Any = SerializedDagModel.get(self._dag_run.dag_id)
+        return stored.dag.get_task(task_id).get_extra_links(instance, name)  # type: ignore[no-any-return]
+
     def asset_events(self) -> list[Any]:
         """Return the asset events of this run, each with its asset."""
         from airflow.models.asset import AssetEvent

@@ -63,7 +63,7 @@ def test_the_two_seed_requests_lead_to_pictures_of_the_asked_format_and_shape(em
         assert finished.xcom(f"{name}_ready", "prediction_id") == prediction_id
         assert finished.xcom(f"{name}_ready", "output_url") == urls[0]
         assert finished.xcom(f"{name}_ready", "flux_result")["status"] == "succeeded"
-        assert finished.xcom(f"{name}_ready", "_link_FluxPredictionLink").endswith(f"/p/{prediction_id}")
+        assert finished.link(f"{name}_ready").endswith(f"/p/{prediction_id}")
         image = picture(urls[0])
         assert (image.format, image.size) == (kind, (1024, 1024))
     assert (emulator.posts, emulator.accepted, emulator.cancels) == (2, 2, 0)

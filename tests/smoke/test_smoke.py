@@ -92,7 +92,7 @@ def test_a_run_with_every_part_of_the_provider_succeeds(emulator: Emulator) -> N
 
     assert finished.state == "success"
     assert finished.xcom("count") == 3
-    assert finished.xcom("ready", "_link_FluxPredictionLink")
+    assert finished.link("ready")
     assert (emulator.posts, emulator.accepted, emulator.cancels) == (3, 3, 0)
 
 

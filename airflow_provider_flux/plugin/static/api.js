@@ -30,6 +30,7 @@ async function getJson(path, parameters, signal) {
 
 export const getState = (scope, signal) => getJson("flux/state", scope, signal);
 export const getPredictions = (query, signal) => getJson("flux/predictions", query, signal);
+const getUnsettled = ({ limit: _, ...query }, signal) => getJson("flux/unsettled", query, signal);
 export const getBatches = (query, signal) => getJson("flux/batches", query, signal);
 export const getRows = (query, signal) => getJson("flux/rows", query, signal);
 
@@ -53,18 +54,25 @@ export function taskRoute({ dag_id, run_id, task_id, map_index }) {
 export const runRoute = ({ dag_id, run_id }) =>
   `/dags/${encodeURIComponent(dag_id)}/runs/${encodeURIComponent(run_id)}/plugin/flux-run`;
 
-/** Read all predictions page by page, and tell of those read so far after each page. */
+/**
+ * Read all predictions page by page, and tell of those read so far after each page. Those of tasks that have not pushed
+ * what became of them come from elsewhere and may come twice, which `merge` mends.
+ */
 export async function readPredictions(query, signal, onPage, limit = Infinity) {
   const records = [];
-  let page = { next: 0, total: 1 };
-  while (page.next < Math.min(page.total, limit)) {
-    const offset = page.next;
-    page = await getPredictions({ ...query, offset, limit: offset ? undefined : FIRST_PAGE }, signal);
-    records.push(...page.predictions);
-    onPage(records, page.total);
-    if (page.next === offset) break;
+  let before = 0;
+  for (const get of [getUnsettled, getPredictions]) {
+    let page = { next: 0, total: 1 };
+    while (page.next < Math.min(page.total, limit)) {
+      const offset = page.next;
+      page = await get({ ...query, offset, limit: offset ? undefined : FIRST_PAGE }, signal);
+      records.push(...page.predictions);
+      onPage(records, before + page.total);
+      if (page.next === offset) break;
+    }
+    before = get === getUnsettled ? records.length : before + page.total;
   }
-  return { records, total: page.total };
+  return { records, total: before };
 }
 
 /**
