@@ -24,7 +24,7 @@ from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.client.list_polling import Lists, Sender
 from airflow_provider_flux.client.rate_limiter import rate_limiter_of
 from airflow_provider_flux.client.received import LONGEST_LINE, MOST_HEADERS, body_of, headers_of, received
-from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_in
+from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_on_the_way
 from airflow_provider_flux.client.transport_failures import transport_failure
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive_async
 from airflow_provider_flux.protocol.messages import (
@@ -313,11 +313,14 @@ async def _open_session(access: GatewayAccess) -> Sessions:
     # The environment's proxies, chosen as on the worker. Not trust_env: it would let a .netrc replace the key.
     proxy = proxy_for(access.gateway.origin)
     # Reading the authorities takes tens of milliseconds, too long for the triggerer's loop.
-    trust = await asyncio.to_thread(trust_in, access.ca_file)
-    return Sessions(_new_session(proxy, trust), _new_session(proxy, trust, force_close=True), proxy)
+    trust = await asyncio.to_thread(trust_on_the_way, access.gateway.origin, proxy, access.ca_file)
+    keeping, creating = (_new_session(proxy, trust or True, force_close=closes) for closes in (False, True))
+    return Sessions(keeping, creating, proxy)
 
 
-def _new_session(proxy: str | None, trust: ssl.SSLContext, *, force_close: bool = False) -> aiohttp.ClientSession:
+def _new_session(
+    proxy: str | None, trust: ssl.SSLContext | bool, *, force_close: bool = False
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=_Connector(limit=POOL_SIZE, ssl=trust, force_close=force_close),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -72,10 +72,10 @@ def carried_out(exchange: Exchange) -> Iterator[None]:
 class BoundedAdapter(HTTPAdapter):
     """Makes the connections of this module, direct ones and those through proxies.
 
-    :param trust: whom to trust.
+    :param trust: whom to trust; None if nothing is to be encrypted.
     """
 
-    def __init__(self, trust: ssl.SSLContext) -> None:
+    def __init__(self, trust: ssl.SSLContext | None) -> None:
         self._trust = trust
         super().__init__()
 

@@ -57,6 +57,15 @@ def without_password(proxy: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2].partition('/')[0]}"
 
 
+def trust_on_the_way(origin: str, proxy: str | None, ca_file: str | None) -> ssl.SSLContext | None:
+    """Return whom to trust on the way to an origin; None if nothing is encrypted there, since reading takes long.
+
+    :raises UnusableSettingError: if the authorities cannot be read.
+    """
+    authorities = _authorities(ca_file)
+    return _context(authorities) if any(url.startswith("https:") for url in (origin, proxy or "")) else None
+
+
 def trust_in(ca_file: str | None, *, and_the_usual: bool = False) -> ssl.SSLContext:
     """Return whom to trust.
 
@@ -65,11 +74,16 @@ def trust_in(ca_file: str | None, *, and_the_usual: bool = False) -> ssl.SSLCont
     :param and_the_usual: trust the environment's or those of ``requests`` besides.
     :raises UnusableSettingError: if they cannot be read.
     """
+    return _context(_authorities(ca_file, and_the_usual=and_the_usual))
+
+
+def _authorities(ca_file: str | None, *, and_the_usual: bool = False) -> Sequence[tuple[str, str, int]]:
+    """Return the files of authorities: what names each, its path, and when it has changed."""
     named = [("ca_file of the connection", ca_file)] if ca_file else []
     if not named or and_the_usual:
         variable = next((name for name in BUNDLE_VARIABLES if os.environ.get(name)), "")
         named.append((variable or "the package certifi", os.environ.get(variable) or DEFAULT_CA_BUNDLE_PATH))
-    return _context(tuple((name, path, _changed_at(name, path)) for name, path in named))
+    return tuple((name, path, _changed_at(name, path)) for name, path in named)
 
 
 @functools.lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ from airflow_provider_flux.client.bounded_connections import BoundedAdapter, Exc
 from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.client.rate_limiter import rate_limiter_of
 from airflow_provider_flux.client.received import body_of, headers_of, received
-from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_in
+from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_on_the_way
 from airflow_provider_flux.client.transport_failures import transport_failure
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive
 from airflow_provider_flux.protocol.gateways import origin_of
@@ -94,7 +94,7 @@ def send(session: requests.Session, access: GatewayAccess, request: Request, lim
     try:
         proxy = proxy_for(origin)
         if not isinstance(session.get_adapter(origin), BoundedAdapter):
-            session.mount(origin, BoundedAdapter(trust_in(access.ca_file)))
+            session.mount(origin, BoundedAdapter(trust_on_the_way(origin, proxy, access.ca_file)))
     except UnusableSettingError as error:
         return TransportFailure(Delivery.UNUSABLE, str(error))
     now = time.monotonic()

@@ -82,8 +82,13 @@ class _Needle:
         the text is read. Looking for it first is what makes looking for the whole affordable in each answer.
     """
 
+    spelling: str
     core: str
-    whole: re.Pattern[str]
+
+    @property
+    def whole(self) -> re.Pattern[str]:
+        """What finds all of it. Making that takes longer than a poll, and most answers do not name the key."""
+        return _pattern(self.spelling)
 
 
 def _hide_plain(text: str, needles: Sequence[_Needle]) -> str:
@@ -155,7 +160,12 @@ def _spellings(key: str) -> list[str]:
 
 def _needle(spelling: str) -> _Needle:
     core = max(re.findall(r"[A-Za-z0-9]+", spelling) or [spelling[:1]], key=len)
-    return _Needle(core.lower(), re.compile("".join(map(_forms, spelling)), re.IGNORECASE))
+    return _Needle(spelling, core.lower())
+
+
+@functools.lru_cache(maxsize=256)
+def _pattern(spelling: str) -> re.Pattern[str]:
+    return re.compile("".join(map(_forms, spelling)), re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=256)

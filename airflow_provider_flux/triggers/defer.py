@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_flux.tasks.pending import PendingPrediction
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
+
+
+TRIGGER = "airflow_provider_flux.triggers.flux.FluxPredictionTrigger"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SerializedTrigger:
+    """The trigger as Airflow stores it: a worker only hands it on, and its class takes a good while to import.
+
+    The arguments are those of :class:`~airflow_provider_flux.triggers.flux.FluxPredictionTrigger`.
+    """
+
+    pending: PendingPrediction
+    poll_interval: float | None
+    cancel_on_kill: bool
+    end_task: bool
+    push_return_value: bool
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that make the trigger."""
+        arguments = asdict(self)
+        return TRIGGER, {**arguments.pop("pending"), **arguments}
 
 
 def defer_until_ended(
@@ -23,13 +45,10 @@ def defer_until_ended(
 
     :param end_task: let the trigger end the task instead, should the prediction succeed.
     """
-    # Not where a DAG is only parsed: the triggerer's base class takes a good part of a second to import.
-    from airflow_provider_flux.triggers.flux import FluxPredictionTrigger
-
     task.log.info("Prediction %s: waiting for it in the triggerer", pending.prediction_id)
     task.defer(
-        trigger=FluxPredictionTrigger(
-            **asdict(pending),
+        trigger=SerializedTrigger(  # type: ignore[arg-type]
+            pending=pending,
             poll_interval=poll_interval,
             cancel_on_kill=cancel_on_kill,
             end_task=end_task,

@@ -8,6 +8,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 from airflow_provider_flux.client import aio
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.hooks.flux import FluxHook
+from airflow_provider_flux.tasks.pending import PendingPrediction
+from airflow_provider_flux.triggers.defer import SerializedTrigger
 from airflow_provider_flux.triggers.flux import CANNOT_TELL, TIMED_OUT, FluxPredictionTrigger
 from tests.certificates import make_certificates
 from tests.conftest import KEY, Connect
@@ -131,6 +134,15 @@ async def test_a_broken_connection_hands_the_task_back(connect: Connect) -> None
     prediction_id = make()
     connect("https://api.example.com", key="")
     assert (await fire(trigger_for(prediction_id)))["status"] == CANNOT_TELL
+
+
+def test_a_worker_hands_on_what_the_trigger_itself_would_be_stored_as() -> None:
+    choices = {"poll_interval": 2.0, "cancel_on_kill": True, "end_task": True, "push_return_value": False}
+    pending = PendingPrediction(
+        prediction_id="abc", flux_conn_id="flux_default", model="a/b", submitted_at=1.0, deadline=2.0
+    )
+    handed_on = SerializedTrigger(pending=pending, **choices).serialize()  # type: ignore[arg-type]
+    assert handed_on == FluxPredictionTrigger(**asdict(pending), **choices).serialize()  # type: ignore[arg-type]
 
 
 async def test_a_fault_of_this_triggerer_hands_the_task_back_instead_of_failing_it(
