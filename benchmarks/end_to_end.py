@@ -26,7 +26,7 @@ from local_emulator import LocalEmulator
 from processes import LOOPBACK, ManagedProcess, end_processes, environment_for_loopback, free_ports, termination_as_exit
 
 FOLDER = Path(__file__).parent
-ROWS, QUICK_ROWS, WARM_UP = 100, 10, 2
+ROWS, QUICK_ROWS, WARM_UP = 100, 10, 32
 RUNS = 2
 RUN_TIMEOUT = 600.0
 """Seconds: many times what a quiet machine takes."""
@@ -176,7 +176,7 @@ class Stage:
         settings = {
             "BENCHMARK_ROWS": str(self._rows),
             "BENCHMARK_PICTURES": str(self._folder / "pictures"),
-            "AIRFLOW__CORE__PARALLELISM": "32",
+            "AIRFLOW__CORE__PARALLELISM": str(WARM_UP),
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
         }
         if self._postgres:
