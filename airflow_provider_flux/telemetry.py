@@ -23,6 +23,7 @@ import functools
 import math
 import threading
 import time
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -71,6 +72,18 @@ def set_up_in_triggerer() -> None:
         return
     legacy = conf.getboolean("metrics", "legacy_names_on", fallback=True)
     initialize(factory=get_stats_factory(), export_legacy_names=legacy)
+
+
+def note_poll(gateway: Gateway, reply: Reply) -> None:
+    """Count one poll of many and its answer; :func:`tell_polls` tells of the last ones."""
+    _polls.count(gateway.preset.name)
+    if isinstance(reply, Response) and reply.status == 429:
+        _count("flux.rate_limited", gateway)
+
+
+def tell_polls() -> None:
+    """Tell Stats of all polls that :func:`note_poll` has counted."""
+    _polls.tell()
 
 
 def note_exchange(gateway: Gateway, request: Request, reply: Reply) -> None:
@@ -153,6 +166,34 @@ def span(name: str, **attributes: str) -> AbstractContextManager[object]:
         return _NO_SPAN
     named = {f"flux.{key}": value for key, value in attributes.items()}
     return trace.get_tracer(__name__).start_as_current_span(name, attributes=named)
+
+
+class _Polls:
+    """How many polls there have been since Stats was told: hardly more than once a second, in one call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._told_at = -math.inf
+
+    def count(self, name: str) -> None:
+        """Count one."""
+        with self._lock:
+            self._counts[name] += 1
+            if time.monotonic() - self._told_at < GAUGE_INTERVAL:
+                return
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell what has been counted."""
+        with self._lock:
+            self._told_at = time.monotonic()
+            counts, self._counts = self._counts, Counter()
+        for name, count in counts.items():
+            _stats().incr("flux.polls", count, tags={"gateway": name})
+
+
+_polls = _Polls()
 
 
 def _count(name: str, gateway: Gateway) -> None:

@@ -8,9 +8,8 @@ import io
 import ssl
 import time
 import weakref
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,11 +21,15 @@ from yarl import URL
 from airflow_provider_flux.client import sync
 from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.client.list_polling import Lists, Sender
+from airflow_provider_flux.client.poll_connections import PollConnections
+from airflow_provider_flux.client.polls import Poll, PollResources, Take, begin_poll
 from airflow_provider_flux.client.rate_limiter import rate_limiter_of
 from airflow_provider_flux.client.received import LONGEST_LINE, MOST_HEADERS, body_of, headers_of, received
+from airflow_provider_flux.client.request_places import Places
 from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_on_the_way
 from airflow_provider_flux.client.transport_failures import transport_failure
-from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive_async
+from airflow_provider_flux.client.watcher import Watcher
+from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send
 from airflow_provider_flux.protocol.messages import (
     BODY_LIMIT,
     Delivery,
@@ -36,7 +39,7 @@ from airflow_provider_flux.protocol.messages import (
     Response,
     TransportFailure,
 )
-from airflow_provider_flux.telemetry import note_exchange
+from airflow_provider_flux.telemetry import note_exchange, tell_polls
 
 T = TypeVar("T")
 
@@ -59,17 +62,32 @@ async def run(flow: Flow[T], access: GatewayAccess, *, carry_out: Callable[[Any]
     async with shared_session(access) as shared:
         send = functools.partial(_send_in_turn, shared, access, before_create=carry_out)
         if not access.gateway.preset.lists_predictions:
-            return await drive_async(flow, functools.partial(_perform, send, carry_out))
+            # What keeps it from being opened is told when something is to be sent.
+            with suppress(UnusableSettingError):
+                await shared.open(access)
+            begin_poll = functools.partial(shared.begin_poll, access)
+            return await shared.watcher.run(flow, _Effects(send, carry_out, begin_poll))
         async with shared.lists.asking(access, send) as asking:
-            return await drive_async(flow, functools.partial(_perform, asking, carry_out))
+            return await shared.watcher.run(flow, _Effects(asking, carry_out))
 
 
-async def _perform(send: Sender, carry_out: Callable[[Any], Awaitable[Any]] | None, effect: Any) -> Any:
-    if isinstance(effect, Sleep):
-        return await asyncio.sleep(effect.seconds)
-    if isinstance(effect, Send):
-        return await send(effect)
-    return None if carry_out is None else await carry_out(effect)
+@dataclass(frozen=True, slots=True)
+class _Effects:
+    """What a flow over one connection needs done.
+
+    :param send: sends a request.
+    :param others: carries out what is neither sent nor slept.
+    :param poll: begins a poll that takes less effort than :attr:`send`, where that can be.
+    """
+
+    send: Sender
+    others: Callable[[Any], Awaitable[Any]] | None
+    poll: Callable[[Send, Take], Poll | None] = lambda effect, take: None
+
+    async def carry_out(self, effect: Any) -> Any:
+        if isinstance(effect, Send):
+            return await self.send(effect)
+        return None if self.others is None else await self.others(effect)
 
 
 async def _send_in_turn(
@@ -93,7 +111,7 @@ async def _send_in_turn(
                 return turn.never_came()
             await asyncio.sleep(min(seconds, left))
         if not await places.take(ends_at - time.monotonic()):
-            return TransportFailure(Delivery.NOT_SENT, f"not sent: {POOL_SIZE} requests before it took too long")
+            return places.never_came()
         try:
             # A 429 to those ahead in the queue for a place holds back those behind as well.
             if turn.wait() > 0:
@@ -170,51 +188,6 @@ async def _received(access: GatewayAccess, response: aiohttp.ClientResponse) -> 
     return received(access, response.status, headers, bytes(body))
 
 
-class Places:
-    """How many requests may be on their way at once, given in the order in which they are asked for.
-
-    aiohttp has such a queue too, but what has waited there in vain counts as sent, so that a create would be in doubt.
-
-    :param count: how many.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._queue: deque[asyncio.Future[bool]] = deque()
-
-    async def take(self, seconds: float) -> bool:
-        """Wait for a place, which then has to be given back. Tell whether one came free within these seconds."""
-        if self._free:
-            self._free -= 1
-            return True
-        loop = asyncio.get_running_loop()
-        place: asyncio.Future[bool] = loop.create_future()
-        self._queue.append(place)
-        timer = loop.call_later(max(0.0, seconds), _settle, place, False)
-        try:
-            return await place
-        except asyncio.CancelledError:
-            if not place.cancelled() and place.result():
-                self.give_back()
-            raise
-        finally:
-            timer.cancel()
-
-    def give_back(self) -> None:
-        """Pass a place on to whoever has waited longest."""
-        while self._queue:
-            if _settle(self._queue.popleft(), result=True):
-                return
-        self._free += 1
-
-
-def _settle(place: asyncio.Future[bool], result: bool) -> bool:
-    waits = not place.done()
-    if waits:
-        place.set_result(result)
-    return waits
-
-
 @dataclass(frozen=True, slots=True)
 class Sessions:
     """The sessions with one origin.
@@ -223,22 +196,28 @@ class Sessions:
     :param creating: makes a new one for each request. A kept connection can be closed by the other side just as a
         create is sent, which would leave its outcome unknown for no reason.
     :param proxy: the way that both take.
+    :param polls: what polls are sent over where no proxy stands in between.
     """
 
     keeping: aiohttp.ClientSession
     creating: aiohttp.ClientSession
     proxy: str | None
+    polls: PollConnections | None
 
     def of(self, request: Request) -> aiohttp.ClientSession:
         """Return the session for a request."""
         return self.creating if request.purpose is Purpose.CREATE else self.keeping
 
     async def close(self) -> None:
-        """Close both."""
+        """Close all."""
         try:
-            await self.creating.close()
+            if self.polls is not None:
+                await self.polls.close()
         finally:
-            await self.keeping.close()
+            try:
+                await self.creating.close()
+            finally:
+                await self.keeping.close()
 
 
 class SharedSession:
@@ -248,8 +227,10 @@ class SharedSession:
         self.users = 0
         self.places = Places(POOL_SIZE)
         self.lists = Lists()
+        self.watcher = Watcher()
         self._opening = asyncio.Lock()
         self._session: Sessions | None = None
+        self._poll_resources: PollResources | None = None
 
     async def open(self, access: GatewayAccess) -> Sessions:
         """Return the session, opened by whoever comes first.
@@ -260,10 +241,18 @@ class SharedSession:
             async with self._opening:
                 if self._session is None:
                     self._session = await _open_session(access)
+                    if self._session.polls is not None:
+                        self._poll_resources = PollResources(self._session.polls, self.places, self.watcher)
         return self._session
+
+    def begin_poll(self, access: GatewayAccess, effect: Send, take: Take) -> Poll | None:
+        """Begin a poll that takes less effort; None if that cannot be, or not yet."""
+        return None if self._poll_resources is None else begin_poll(self._poll_resources, access, effect, take)
 
     async def close(self) -> None:
         """Close the session, if it was ever opened."""
+        self.watcher.close()
+        tell_polls()
         if self._session is not None:
             await self._session.close()
 
@@ -315,7 +304,8 @@ async def _open_session(access: GatewayAccess) -> Sessions:
     # Reading the authorities takes tens of milliseconds, too long for the triggerer's loop.
     trust = await asyncio.to_thread(trust_on_the_way, access.gateway.origin, proxy, access.ca_file)
     keeping, creating = (_new_session(proxy, trust or True, force_close=closes) for closes in (False, True))
-    return Sessions(keeping, creating, proxy)
+    polls = None if proxy else PollConnections(access.gateway.origin, trust)
+    return Sessions(keeping, creating, proxy, polls)
 
 
 def _new_session(

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from airflow_provider_flux.client import aio, rate_limiter
-from airflow_provider_flux.client.aio import POOL_SIZE, Places, shared_session
+from airflow_provider_flux.client.aio import POOL_SIZE, shared_session
 from airflow_provider_flux.client.connection import GatewayAccess
+from airflow_provider_flux.client.request_places import Places
 from airflow_provider_flux.emulator import Emulator
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol.classify import Verdict
