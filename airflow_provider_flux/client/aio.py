@@ -60,34 +60,39 @@ async def run(flow: Flow[T], access: GatewayAccess, *, carry_out: Callable[[Any]
         before a create is sent, too, and may raise instead.
     """
     async with shared_session(access) as shared:
-        send = functools.partial(_send_in_turn, shared, access, before_create=carry_out)
+        effects = _Effects(shared, access, carry_out)
         if not access.gateway.preset.lists_predictions:
             # What keeps it from being opened is told when something is to be sent.
             with suppress(UnusableSettingError):
                 await shared.open(access)
-            begin_poll = functools.partial(shared.begin_poll, access)
-            return await shared.watcher.run(flow, _Effects(send, carry_out, begin_poll))
-        async with shared.lists.asking(access, send) as asking:
-            return await shared.watcher.run(flow, _Effects(asking, carry_out))
+            return await shared.watcher.run(flow, effects)
+        async with shared.lists.asking(access, effects.send) as effects.ask_by_list:
+            return await shared.watcher.run(flow, effects)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Effects:
     """What a flow over one connection needs done.
 
-    :param send: sends a request.
     :param others: carries out what is neither sent nor slept.
-    :param poll: begins a poll that takes less effort than :attr:`send`, where that can be.
+    :param ask_by_list: sends a request, or answers it from the gateway's list where there is one.
     """
 
-    send: Sender
+    shared: SharedSession
+    access: GatewayAccess
     others: Callable[[Any], Awaitable[Any]] | None
-    poll: Callable[[Send, Take], Poll | None] = lambda effect, take: None
+    ask_by_list: Sender | None = None
 
     async def carry_out(self, effect: Any) -> Any:
         if isinstance(effect, Send):
-            return await self.send(effect)
+            return await (self.ask_by_list or self.send)(effect)
         return None if self.others is None else await self.others(effect)
+
+    def poll(self, effect: Send, take: Take) -> Poll | None:
+        return None if self.ask_by_list is not None else self.shared.begin_poll(self.access, effect, take)
+
+    async def send(self, effect: Send) -> Reply:
+        return await _send_in_turn(self.shared, self.access, effect, before_create=self.others)
 
 
 async def _send_in_turn(

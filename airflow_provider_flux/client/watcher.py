@@ -38,9 +38,8 @@ class Effects(Protocol):
     async def carry_out(self, effect: Any) -> Any:
         """Carry out an effect, and return what came of it."""
 
-    @property
-    def poll(self) -> Callable[[Send, Take], Poll | None]:
-        """Begins a poll and returns it; None if it is to be carried out like any other effect."""
+    def poll(self, effect: Send, take: Take) -> Poll | None:
+        """Begin a poll and return it; None if it is to be carried out like any other effect."""
 
 
 class Watcher:

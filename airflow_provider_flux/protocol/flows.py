@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -42,6 +42,8 @@ SETTLED_AFTER = 3
 
 SHORTEST_LIMIT = 1.0
 """Seconds that even the last request before a deadline is given."""
+
+_NOTHING: Mapping[str, JSON] = {}
 
 T = TypeVar("T")
 
@@ -178,6 +180,7 @@ class Conversation:
         submitted_at: float,
         deadline: float,
         at_once: bool,
+        keeps_echo: bool = True,
     ) -> Flow[Prediction]:
         """Poll one prediction to its end.
 
@@ -186,6 +189,7 @@ class Conversation:
         :param model: ``owner/name`` if it is known; tells how many outputs make it complete, and whose run time it is.
         :param submitted_at: when the prediction was made, for the schedule.
         :param at_once: poll before the first wait. A prediction that was seen a moment ago need not be.
+        :param keeps_echo: keep what the gateway repeats of the input while the prediction runs, which takes memory.
         :return: the prediction in a terminal state.
         :raises CallFailed: if the gateway refuses to tell.
         :raises DeadlinePassed: if the prediction has not ended by then.
@@ -205,6 +209,10 @@ class Conversation:
             shown_in = hash(reply.body) if isinstance(reply, Response) and reply.status == 200 else 0
             if seen is None or shown_in == 0 or shown_in != seen_in:
                 seen, seen_in = self._read(classify(request, reply), read), shown_in
+                if not keeps_echo and isinstance(seen, Prediction) and not (seen.status.is_terminal or seen.outputs):
+                    seen = replace(seen, input=_NOTHING, metrics=_NOTHING)
+            # Thousands of flows sleep here, each with all that it still names.
+            del reply
             finished = watched.observe(seen)
             now = self.clock()
             if finished is not None:
@@ -316,6 +324,8 @@ class _Watched:
 
     :param model: tells when an output is complete; None if the status alone decides.
     """
+
+    __slots__ = ("_doubtful", "_empty", "_id", "_log", "_model", "_settled", "failures", "last")
 
     def __init__(self, prediction_id: str, log: Log, model: str | None) -> None:
         self.last: Prediction | None = None

@@ -190,6 +190,7 @@ class FluxPredictionTrigger(BaseTrigger):
             submitted_at=pending.submitted_at,
             deadline=pending.deadline,
             at_once=False,
+            keeps_echo=False,
         )
         try:
             prediction: Prediction = await self._client.run(flow, access)
