@@ -45,6 +45,20 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "a task that has begun before is taken for one that begins for the first time",
+        "airflow_provider_flux/tasks/state_store.py",
+        r'return getattr\(context\["ti"\], "try_number", None\) == 1 and',
+        "return",
+        ("tests/durable/test_reattachment.py",),
+    ),
+    Mutation(
+        "a task that was rescheduled is taken for one that begins for the first time",
+        "airflow_provider_flux/tasks/state_store.py",
+        r' == 1 and context\.get\("task_reschedule_count"\) == 0',
+        " == 1",
+        ("tests/durable/test_reattachment.py",),
+    ),
+    Mutation(
         "an input picture is not read before the create",
         "airflow_provider_flux/inputs/picture_reading.py",
         r"(            picture = )check_picture\(where, path, content\)(?=\n +return)",
@@ -135,7 +149,7 @@ MUTATIONS = (
     Mutation(
         "the prediction's id is not saved",
         "airflow_provider_flux/protocol/submission.py",
-        r"            yield from self\._keep\(replace\(intent, prediction_id=prediction\.id\)\)\n",
+        r"            yield from self\._keep\(replace\(intent, prediction_id=prediction\.id\), prediction\)\n",
         "",
         ("tests/protocol/test_submission.py",),
     ),

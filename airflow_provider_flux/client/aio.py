@@ -8,8 +8,8 @@ import io
 import ssl
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -272,26 +272,30 @@ class _LoopSessions:
 _sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopSessions] = weakref.WeakKeyDictionary()
 
 
-@asynccontextmanager
-async def shared_session(access: GatewayAccess) -> AsyncIterator[SharedSession]:
+class shared_session:  # noqa: N801 (used like a function)
     """Lend the session of this event loop and origin, and what its users share; the last user closes it.
 
-    The key is no part of it: it goes with each request, so that connections with other keys share it too.
+    The key is no part of it: it goes with each request, so that connections with other keys share it too. A class,
+    since each of thousands of predictions has one for as long as it is waited for, and a generator takes more memory.
     """
-    by_origin = _sessions.setdefault(asyncio.get_running_loop(), _LoopSessions()).by_origin
-    origin = (access.gateway.origin, access.ca_file)
-    shared = by_origin.get(origin)
-    if shared is None:
-        shared = by_origin[origin] = SharedSession()
-    # Counted before the first wait, so that whoever is canceled from here on is counted out again.
-    shared.users += 1
-    try:
-        yield shared
-    finally:
-        shared.users -= 1
-        if shared.users == 0:
-            del by_origin[origin]
-            await shared.close()
+
+    __slots__ = ("_by_origin", "_origin", "_shared")
+
+    def __init__(self, access: GatewayAccess) -> None:
+        self._origin = (access.gateway.origin, access.ca_file)
+
+    async def __aenter__(self) -> SharedSession:
+        self._by_origin = _sessions.setdefault(asyncio.get_running_loop(), _LoopSessions()).by_origin
+        self._shared = self._by_origin.get(self._origin) or self._by_origin.setdefault(self._origin, SharedSession())
+        # Counted before the first wait, so that whoever is canceled from here on is counted out again.
+        self._shared.users += 1
+        return self._shared
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._shared.users -= 1
+        if self._shared.users == 0:
+            del self._by_origin[self._origin]
+            await self._shared.close()
 
 
 class _Connector(aiohttp.TCPConnector):
