@@ -204,9 +204,7 @@ HEADERS = st.lists(
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
     """An answer, whole or not, and perhaps with some bytes changed."""
-    status = draw(
-        st.sampled_from([b"200 OK", b"200 ", b"404 Not Found", b"429 Too", b"500 Oh", b"204 None"])
-    )
+    status = draw(st.sampled_from([b"200 OK", b"200 ", b"404 Not Found", b"429 Too", b"500 Oh", b"204 None"]))
     version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/1.0"]))
     headers = draw(HEADERS)
     body = draw(st.sampled_from([BODY, b"", b"{", b"\xff\xfe"]))
