@@ -80,9 +80,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
     :param deferrable: wait in the triggerer; only matters if the operator waits.
     :param wait_before_defer: seconds to wait on the worker before deferring; fitted to the model if not given.
     :param end_from_trigger: let a success end the task in the triggerer, which spares a second start on a worker.
-        ``auto`` does so unless something would be dropped: outlets, a ``post_execute``, an ``execute_complete`` of a
-        derived class, or a listener that is told of successes on the worker, such as OpenLineage's. Failures always
-        resume on a worker.
+        ``auto`` does so unless something would be dropped, as ``docs/behaviour.md`` lists it: outlets, an
+        ``on_success_callback``, a ``post_execute``, a listener that is told of successes, and the like. Failures
+        always resume on a worker.
     :param timeout: how long to wait in all, from the start of this task. ``execution_timeout`` counts too if it is
         shorter, since Airflow 3 does not enforce it while a task is deferred.
     :param poll_interval: exactly this many seconds between polls; fitted to the model if not given.

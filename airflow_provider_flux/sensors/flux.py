@@ -64,9 +64,9 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
     :param deferrable: wait in the triggerer.
     :param poll_interval: exactly this many seconds between the triggerer's polls; fitted to the model if not given.
     :param end_from_trigger: let a success end the task in the triggerer, which spares a second start on a worker.
-        ``auto`` does so unless something would be dropped: outlets, a ``post_execute``, an ``execute_complete`` of a
-        derived class, or a listener that is told of successes on the worker, such as OpenLineage's. Failures always
-        resume on a worker.
+        ``auto`` does so unless something would be dropped, as ``docs/behaviour.md`` lists it: outlets, an
+        ``on_success_callback``, a ``post_execute``, a listener that is told of successes, and the like. Failures
+        always resume on a worker.
     :param output_path: store the pictures below this folder (``s3://conn@bucket/prefix``, a local path, anything
         ``ObjectStoragePath`` takes) and return their paths.
     :param output_sidecar: write a JSON file with prompt, model, seed and times next to them.

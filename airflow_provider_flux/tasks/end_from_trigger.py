@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
+from airflow.configuration import conf
+
 EndFromTrigger: TypeAlias = "bool | Literal['auto']"
 _CHOICES = (True, False, "auto")
 
@@ -39,19 +41,26 @@ def _needs_a_worker(task: Any, own_class: type[Any]) -> bool:
         # Airflow's DAG processor refuses one of a task that ends in the triggerer: it takes those of failures only.
         or task.on_success_callback
         or task.output_path
-        or (task.map_index_template and not _names_mapped_tasks_at_once())
+        or not _is_named_before_its_end(task.map_index_template)
         or task._post_execute_hook is not None
         or type(task).post_execute is not own_class.post_execute
         or type(task).execute_complete is not own_class.execute_complete
         or _is_listened_to()
+        # What a task has stored is removed when a worker says that it has succeeded (Airflow 3.3).
+        or conf.getboolean("state_store", "clear_on_success", fallback=False)
     )
 
 
-def _names_mapped_tasks_at_once() -> bool:
-    """Whether this Airflow renders ``map_index_template`` before a task runs and not only once it has (3.1)."""
+def _is_named_before_its_end(map_index_template: str | None) -> bool:
+    """Whether a mapped task has the name that its template gives it, before a worker renders that again at its end.
+
+    Airflow 3.1 renders it only then. A template that reads XComs may find other ones by then.
+    """
+    if not map_index_template:
+        return True
     from airflow.sdk.execution_time import comms
 
-    return hasattr(comms, "SetRenderedMapIndex")
+    return hasattr(comms, "SetRenderedMapIndex") and "xcom" not in map_index_template
 
 
 def _is_listened_to() -> bool:

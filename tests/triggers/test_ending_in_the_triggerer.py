@@ -173,10 +173,16 @@ def test_by_default_a_task_ends_in_the_triggerer_where_nothing_is_dropped() -> N
         pytest.param(with_default_callback, id="on_success_callback of default_args"),
         pytest.param(lambda: operator(post_execute=lambda context, result: None), id="post_execute"),
         pytest.param(lambda: _WithMoreToDo(task_id="make", model=SCHNELL, prompt="x"), id="derived class"),
+        pytest.param(lambda: operator(map_index_template="{{ ti.xcom_pull(key='output_url') }}"), id="name by XCom"),
     ],
 )
 def test_by_default_a_task_resumes_where_something_would_be_dropped(task: Any) -> None:
     assert not ends_from_trigger(task(), "auto", FluxPredictionOperator)
+
+
+def test_by_default_a_task_resumes_where_airflow_clears_what_it_has_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS", "True")
+    assert not ends_from_trigger(operator(), "auto", FluxPredictionOperator)
 
 
 @pytest.mark.usefixtures("listener")
