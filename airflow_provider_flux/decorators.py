@@ -12,6 +12,7 @@ from airflow_provider_flux.exceptions import FluxInputError
 from airflow_provider_flux.operators.batch import FluxBatchOperator
 from airflow_provider_flux.operators.flux import FluxPredictionOperator
 from airflow_provider_flux.protocol.catalogue import picture_fields
+from airflow_provider_flux.protocol.picture_inputs import pictures_of, with_pictures_at
 from airflow_provider_flux.tasks.results import with_published_inputs
 
 if TYPE_CHECKING:
@@ -95,10 +96,15 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxPredictionOperator):
 
     def _input_of(self, context: Context, prediction: Prediction) -> dict[str, Any]:
         """Return what the prediction was made of; a task that resumes knows it from the gateway's echo."""
-        if self._input_read is None and picture_fields(self.model):
-            known = {**prediction.input, **self._whole_input(), **(self.input_files or {})}
-            return with_published_inputs(context, known, self._shown(context))
-        return {**prediction.input, **super()._input_of(context, prediction)}
+        if self._input_read is not None:
+            return {**prediction.input, **self._input_read}
+        known = {**prediction.input, **self._whole_input(), **(self.input_files or {})}
+        if picture_fields(self.model):
+            known = with_published_inputs(context, known, self._shown(context))
+        # Airflow has rendered the fields again, without what the function has returned.
+        self.input = with_pictures_at(known, {field: picture["path"] for field, picture in pictures_of(known)})
+        self.overwrite_rtif_after_execution = True
+        return known
 
 
 class _FluxBatchDecoratedOperator(DecoratedOperator, FluxBatchOperator):

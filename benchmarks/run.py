@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent
 PARTS = {
     "imports": "imports.py",
     "polling": "polling.py",
+    "scale": "scale.py",
     "waiting": "waiting.py",
     "end-to-end": "end_to_end.py",
     "batch": "batch.py",

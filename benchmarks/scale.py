@@ -1,4 +1,4 @@
-"""`scale`: 50,000 pending predictions over several triggerers, by simulation: polls a minute, and how late ends are seen.
+"""`scale`: 50,000 pending predictions over several triggerers, simulated: polls a minute, and how late ends are seen.
 
 The package's own poll schedule, what it learns of run times, and its pace are asked for every poll, with a clock of the
 simulation's. The gateway ends predictions one after the other, so many a second. Nothing is sent anywhere.

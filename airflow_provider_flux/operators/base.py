@@ -9,7 +9,6 @@ from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.outputs.task_outputs import Storage, storage_of
 from airflow_provider_flux.tasks.arguments import path_argument
 from airflow_provider_flux.tasks.end_from_trigger import check_end_from_trigger
-from airflow_provider_flux.tasks.pending import check_poll_interval
 from airflow_provider_flux.tasks.templating import TextTemplates
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ class PredictionTask(TextTemplates):
     output_path: Any
     output_sidecar: bool
     prediction_page: str | None = ""
+    end_from_trigger: bool
+    _ending: EndFromTrigger
     _stores_pictures = False
 
     @cached_property
@@ -44,6 +45,13 @@ class PredictionTask(TextTemplates):
             self.output_path = path_argument("output_path", "" if self.output_path is None else self.output_path)
         return storage_of(self.output_path, sidecar=self.output_sidecar, outlets=self.outlets)
 
+    def _choose_ending(self, choice: EndFromTrigger) -> None:
+        check_end_from_trigger(choice)
+        self._ending = choice
+        # Where there is any listener, Airflow refuses a DAG for what is true here (dag_processing/dagbag.py). "auto"
+        # heeds listeners by itself.
+        self.end_from_trigger = choice is True
+
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the stored files as OpenLineage tells of them (its provider calls this); None if there are none."""
         stored = self._storage
@@ -53,12 +61,3 @@ class PredictionTask(TextTemplates):
     def _show_page(self, prediction: Prediction | None) -> None:
         if prediction is not None:
             self.prediction_page = self.hook.access.gateway.page(prediction)
-
-
-def check_waiting(poll_interval: float | None, end_from_trigger: EndFromTrigger) -> None:
-    """Refuse choices of how to wait that are none.
-
-    :raises ValueError: when the DAG is parsed.
-    """
-    check_poll_interval(poll_interval)
-    check_end_from_trigger(end_from_trigger)

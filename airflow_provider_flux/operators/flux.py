@@ -23,7 +23,7 @@ from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.inputs.picture_reading import names_files
 from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink, is_known_to_plugin, leave_to_plugin
-from airflow_provider_flux.operators.base import PredictionTask, check_waiting
+from airflow_provider_flux.operators.base import PredictionTask
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, NotInTime
 from airflow_provider_flux.protocol.picture_inputs import pictures_of
 from airflow_provider_flux.protocol.prediction import CANCELED, Prediction
@@ -33,6 +33,7 @@ from airflow_provider_flux.tasks.arguments import text_argument, webhook_argumen
 from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
 from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
+    check_poll_interval,
     check_timeout,
     default_wait_before_defer,
     ended_status,
@@ -157,9 +158,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.wait_before_defer = wait_before_defer
-        self.end_from_trigger = end_from_trigger
         self.timeout = timeout
-        check_waiting(poll_interval, end_from_trigger)
+        self._choose_ending(end_from_trigger)
+        check_poll_interval(poll_interval)
         check_timeout(timeout)
         self.poll_interval = poll_interval
         if output_path is not None and not wait_for_completion:
@@ -352,7 +353,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
             poll_interval=self.poll_interval,
             cancel_on_kill=self.cancel_on_kill,
             # The triggerer does not know the input's pictures, of which `flux_result` tells.
-            end_task=ends_from_trigger(self, self.end_from_trigger, FluxPredictionOperator) and not reads_pictures,
+            end_task=ends_from_trigger(self, self._ending, FluxPredictionOperator) and not reads_pictures,
         )
 
     def _settle(self, context: Context, prediction: Prediction) -> Any:

@@ -19,13 +19,14 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink, leave_to_plugin
-from airflow_provider_flux.operators.base import PredictionTask, check_waiting
+from airflow_provider_flux.operators.base import PredictionTask
 from airflow_provider_flux.protocol.flows import DOUBTFUL_LIMIT
 from airflow_provider_flux.protocol.storable import find_unstorable
 from airflow_provider_flux.tasks.arguments import text_argument
 from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
 from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
+    check_poll_interval,
     default_wait_before_defer,
     ended_status,
 )
@@ -96,9 +97,9 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
         self.prediction_id = prediction_id
         self.flux_conn_id = flux_conn_id
         self.deferrable = deferrable
-        check_waiting(poll_interval, end_from_trigger)
+        check_poll_interval(poll_interval)
         self.poll_interval = poll_interval
-        self.end_from_trigger = end_from_trigger
+        self._choose_ending(end_from_trigger)
         self.output_path = output_path
         self._stores_pictures = output_path is not None
         self.output_sidecar = output_sidecar
@@ -152,7 +153,7 @@ class FluxPredictionSensor(PredictionTask, BaseSensorOperator):
             pending,
             poll_interval=self.poll_interval,
             cancel_on_kill=False,
-            end_task=ends_from_trigger(self, self.end_from_trigger, FluxPredictionSensor),
+            end_task=ends_from_trigger(self, self._ending, FluxPredictionSensor),
         )
 
     @staticmethod

@@ -70,9 +70,9 @@ class Finished:
             "try_number": instance["try_number"],
             "has_ended": instance["end_date"] is not None and instance["duration"] > 0,
             "name": instance["rendered_map_index"],
-            "rendered": {**instance["rendered_fields"], "input": None},
+            "rendered": _shape(instance["rendered_fields"]),
             "xcoms": self._xcoms(task_id, map_index),
-            "marks": sorted(path.name.replace(task_id, "") for path in home.glob(f"*-{task_id}-{map_index}")),
+            "marks": sorted(path.name.partition("-")[0] for path in home.glob(f"*-{task_id}-{map_index}")),
             "has_record": self._has_record(task_id, map_index),
             "links": sorted(self.airflow.api.extra_links(DAG_ID, self.run_id, task_id, map_index)),
         }
@@ -105,8 +105,7 @@ class Finished:
 def _shape(value: Any) -> Any:
     """Return a value with the kinds of its parts in the place of what differs from one prediction to the next."""
     if isinstance(value, dict):
-        kept = ("status", "model", "prompt", MARK)
-        return {name: _shape(part) if name not in kept[:-1] else part for name, part in value.items()}
+        return {name: part if name in ("status", "model", "prompt") else _shape(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_shape(part) for part in value]
     return type(value).__name__
@@ -116,7 +115,7 @@ def _shape(value: Any) -> Any:
 def finished(folder: Path, **settings: str) -> Iterator[Finished]:
     path = os.pathsep.join([str(MODULES), os.environ.get("PYTHONPATH", "")])
     with (
-        LocalEmulator(log=folder / "emulator.log", arguments=("--run-time", "12", "--small-pictures")) as emulator,
+        LocalEmulator(log=folder / "emulator.log", arguments=("--run-time", "30", "--small-pictures")) as emulator,
         AirflowDeployment(
             home=folder / "airflow",
             dags=HERE / "success_dags",
@@ -153,7 +152,8 @@ def test_both_ways_of_ending_leave_the_same_behind(usual: Finished, case: str) -
     """success while deferred"""
     resumed, auto = usual.left_by(case, "resumed"), usual.left_by(case, "auto")
 
-    assert auto == resumed
+    for one, other in zip(auto, resumed, strict=True):
+        assert {name: one[name] for name in one if one[name] != other[name]} == {}, other
     assert [left["state"] for left in auto] == ["success"] * (2 if case == "named" else 1)
     assert usual.ended_in_the_triggerer(case) is ENDS_IN_THE_TRIGGERER.get(case, False)
 
@@ -162,11 +162,11 @@ def test_what_the_cases_are_about_has_happened(usual: Finished) -> None:
     def marks(case: str) -> list[str]:
         return [mark for left in usual.left_by(case, "auto") for mark in left["marks"]]
 
-    assert marks("callback") == ["callback--1"]
-    assert marks("callbacks") == ["callback--1", "notifier--1"]
-    assert marks("post_execute") == ["post_execute_1--1"]
-    assert marks("overridden") == ["overridden--1"]
-    assert marks("tear_down") == ["teardown--1"]
+    assert marks("callback") == ["callback"]
+    assert marks("callbacks") == ["callback", "notifier"]
+    assert marks("post_execute") == ["post_execute_1"]
+    assert marks("overridden") == ["overridden"]
+    assert marks("tear_down") == ["teardown"]
     assert marks("plain") == marks("other_callbacks") == []
     assert [usual.asset_events(way) for way in ("resumed", "auto")] == [1, 1]
     assert [left["name"] for left in usual.left_by("named", "auto")] == ["a cup", "a pot"]
@@ -174,7 +174,8 @@ def test_what_the_cases_are_about_has_happened(usual: Finished) -> None:
     xcoms = {case: usual.left_by(case, "auto")[0]["xcoms"] for case in ("plain", "own_xcom", "no_xcom")}
     assert set(xcoms["plain"]) == {"prediction_id", "flux_result", "output_url", "return_value"}
     assert set(xcoms["plain"]["return_value"]) == {MARK}
-    assert set(xcoms["own_xcom"]) == {*xcoms["plain"], "count"}
+    links = {"_link_FluxPredictionLink", "_link_FluxPicturesLink"}  # of a class that the plugin does not know
+    assert set(xcoms["own_xcom"]) == {*xcoms["plain"], *links, "count"}
     assert set(xcoms["no_xcom"]) == set(xcoms["plain"]) - {"return_value"}
 
 
@@ -182,6 +183,6 @@ def test_what_the_cases_are_about_has_happened(usual: Finished) -> None:
 def test_a_listener_is_told_and_records_are_cleared_both_ways(watched: Finished, case: str) -> None:
     for way in ("resumed", "auto"):
         for left in watched.left_by(case, way):
-            assert any(mark.startswith("listener-") for mark in left["marks"])
+            assert "listener" in left["marks"]
             assert not left["has_record"]
     assert not watched.ended_in_the_triggerer(case)

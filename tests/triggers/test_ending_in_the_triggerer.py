@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -132,6 +134,7 @@ class _WithMoreToDo(FluxPredictionOperator):
 
 @pytest.fixture
 def listener() -> Iterator[None]:
+    from airflow.listeners.listener import get_listener_manager as get_core_listener_manager
     from airflow.sdk.listener import get_listener_manager
 
     class Plugin:
@@ -142,9 +145,12 @@ def listener() -> Iterator[None]:
         def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:
             raise NotImplementedError
 
-    get_listener_manager().add_listener(Plugin)
+    managers = get_listener_manager(), get_core_listener_manager()
+    for manager in managers:
+        manager.add_listener(Plugin)
     yield
-    get_listener_manager().clear()
+    for manager in managers:
+        manager.clear()
 
 
 def operator(**options: Any) -> FluxPredictionOperator:
@@ -188,6 +194,19 @@ def test_by_default_a_task_resumes_where_airflow_clears_what_it_has_stored(monke
 @pytest.mark.usefixtures("listener")
 def test_by_default_a_task_resumes_where_a_listener_waits_for_its_success_on_the_worker() -> None:
     assert not ends_from_trigger(operator(), "auto", FluxPredictionOperator)
+
+
+@pytest.mark.usefixtures("listener", "airflow_db")
+@pytest.mark.parametrize(("choice", "is_taken"), [("auto", True), (False, True), (True, False)])
+def test_where_there_is_a_listener_airflow_takes_every_dag_but_one_that_insists(choice: Any, is_taken: bool) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    with DAG("listened_to") as dag:
+        operator(end_from_trigger=choice)
+        FluxPredictionSensor(task_id="wait", prediction_id="x", end_from_trigger=choice)
+    bag = DagBag(os.devnull, collect_dags=False)
+    with nullcontext() if is_taken else pytest.raises(Exception, match="Listeners are not supported"):
+        bag.bag_dag(dag)
 
 
 @pytest.mark.parametrize("choice", [True, False])
