@@ -16,6 +16,7 @@ from airflow_provider_flux import __version__
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ROOT / "docs"
+LOAD_AT_THE_START = os.getloadavg()[0]
 PACKAGES = (
     "aiohttp",
     "apache-airflow",
@@ -60,6 +61,7 @@ def _circumstances() -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_gib": _memory(), "system": _system()},
         "versions": {"python": platform.python_version(), "airflow-provider-flux": __version__, **_versions()},
+        "load_average_at_the_start": LOAD_AT_THE_START,
         "load_average_at_the_end": os.getloadavg()[0],
     }
 

@@ -1,6 +1,6 @@
 """Run the benchmarks: all of them, or those that are named.
 
-    python benchmarks/run.py [waiting] [end-to-end] [imports] [polling] [batch] [--quick]
+    python benchmarks/run.py [waiting] [end-to-end] [imports] [polling] [scale] [batch] [--quick]
 
 Each prints a table, writes `benchmarks/results/<name>.json` and draws `docs/<name>.png`.
 """
@@ -11,6 +11,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from environment import PYTHON, ROOT, make_environment
@@ -24,6 +25,10 @@ PARTS = {
     "end-to-end": "end_to_end.py",
     "batch": "batch.py",
 }
+
+QUIET = 0.3
+PATIENCE = 300.0
+"""Load of the machine below which a part begins, and seconds for which that is waited for. Results tell the load."""
 
 
 def main() -> int:
@@ -42,8 +47,18 @@ def main() -> int:
     return len(failed)
 
 
+def _wait_for_quiet() -> None:
+    """Wait until the machine does nothing else, for a while: what the part before has loaded it with goes away."""
+    deadline = time.monotonic() + PATIENCE
+    while (load := os.getloadavg()[0]) > QUIET and time.monotonic() < deadline:
+        print(f"load {load:.2f}: waiting until it is below {QUIET}", flush=True)
+        time.sleep(15)
+
+
 def _run(part: str, arguments: list[str]) -> int:
     print(f"\n== {part} ==", flush=True)
+    if "--quick" not in arguments:
+        _wait_for_quiet()
     # The parts use what the scripts and the tests have; a bytecode cache keeps an import's cost that of an import.
     path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "scripts"))
     environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", "PYTHONUNBUFFERED": "1"}
