@@ -99,7 +99,7 @@ class _FluxDecoratedOperator(DecoratedOperator, FluxPredictionOperator):
         if self._input_read is not None:
             return {**prediction.input, **self._input_read}
         known = {**prediction.input, **self._whole_input(), **(self.input_files or {})}
-        if picture_fields(self.model):
+        if picture_fields(self.model) or self.input_files:
             known = with_published_inputs(context, known, self._shown(context))
         # Airflow has rendered the fields again, without what the function has returned.
         self.input = with_pictures_at(known, {field: picture["path"] for field, picture in pictures_of(known)})

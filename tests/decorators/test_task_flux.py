@@ -202,6 +202,7 @@ def test_a_task_that_resumes_tells_of_the_photos_that_its_function_returned(
     paths = [str(tmp_path / f"{at}.png") for at in range(len(places))]
     for path in paths:
         Path(path).write_bytes(picture())
+    operators: list[Any] = []
 
     def on_a_worker() -> Any:
         with DAG("decorated_photos_resumed"):
@@ -210,13 +211,41 @@ def test_a_task_that_resumes_tells_of_the_photos_that_its_function_returned(
             def restyle() -> dict[str, Any]:
                 return {"prompt": "on a white background", field: paths if len(paths) > 1 else paths[0]}
 
-            return restyle().operator
+            operators.append(restyle().operator)
+            return operators[-1]
 
     instance = OperatorTaskInstance({"task_id": "restyle", "model": model})
     defer_and_resume(emulator, instance, on_a_worker)
 
     inputs = instance.xcoms["flux_result"]["inputs"]
     assert [(given["field"], given["path"]) for given in inputs] == list(zip(places, paths, strict=True))
+    assert operators[-1].overwrite_rtif_after_execution
+    shown = {name: value for name, value in operators[-1].input.items() if name in {"prompt", field}}
+    assert shown == {"prompt": "on a white background", field: paths if len(paths) > 1 else paths[0]}
+    assert emulator.posts == 1
+
+
+def test_so_does_one_of_a_model_whose_fields_nobody_knows(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_flux.decorators.picture_fields", lambda model: frozenset())
+    path = str(tmp_path / "tea.png")
+    Path(path).write_bytes(picture())
+
+    def on_a_worker() -> Any:
+        with DAG("decorated_input_files"):
+
+            @task.flux(model="black-forest-labs/flux-kontext-pro", input_files={"input_image": path}, **DEFERS)
+            def restyle() -> str:
+                return "on a white background"
+
+            return restyle().operator
+
+    instance = OperatorTaskInstance({"task_id": "restyle", "model": "black-forest-labs/flux-kontext-pro"})
+    defer_and_resume(emulator, instance, on_a_worker)
+
+    [given] = instance.xcoms["flux_result"]["inputs"]
+    assert (given["field"], given["path"]) == ("input_image", path)
     assert emulator.posts == 1
 
 
