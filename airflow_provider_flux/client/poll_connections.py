@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -27,10 +26,6 @@ SWEEP = 0.5
 
 REST = 60.0
 """Seconds for which all polls are left to the general client, once one had an answer that only that can read."""
-
-OPENED_AT_ONCE = 4
-"""Connections that are made at a time. Polls that are due together are quicker than handshakes, so most find one that
-has come free meanwhile; each TLS connection takes 256 KiB."""
 
 IDLE = 15.0
 """Seconds for which a connection is kept that nobody uses."""
@@ -69,7 +64,6 @@ class PollConnections:
         self._loop = asyncio.get_running_loop()
         self._all: set[_Connection] = set()
         self._idle: list[_Connection] = []
-        self._waiting: deque[Asked] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._rests_until = 0.0
@@ -86,41 +80,35 @@ class PollConnections:
     def ask(self, question: bytes, access: GatewayAccess, limits: Limits, take: Take) -> Asked:
         """Send a poll. What comes of it is handed to ``take``, later, unless it is canceled before."""
         asked = Asked(question, access, limits, take)
-        self._waiting.append(asked)
-        self._serve()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed:
+                connection.send(asked)
+                return asked
+        opening = self._loop.create_task(self._open(asked))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
         return asked
 
-    def _serve(self) -> None:
-        """Send what waits over what is free, and make more connections for the rest."""
-        while self._waiting:
-            if self._waiting[0].is_settled:
-                self._waiting.popleft()
-            elif not self._idle:
-                break
-            elif not (connection := self._idle.pop()).is_closed:
-                connection.send(self._waiting.popleft())
-        while len(self._opening) < min(OPENED_AT_ONCE, len(self._waiting)):
-            opening = self._loop.create_task(self._open(self._waiting[0].limits.connect))
-            self._opening.add(opening)
-            opening.add_done_callback(self._opened)
-
-    async def _open(self, limit: float) -> None:
-        made = self._loop.create_connection(
-            lambda: _Connection(self), self._host, self._port, ssl=self._trust, happy_eyeballs_delay=0.25
-        )
+    async def _open(self, asked: Asked) -> None:
         try:
-            _, connection = await asyncio.wait_for(made, limit)
+            _, connection = await asyncio.wait_for(
+                self._loop.create_connection(
+                    lambda: _Connection(self),
+                    self._host,
+                    self._port,
+                    ssl=self._trust,
+                    happy_eyeballs_delay=0.25,
+                ),
+                asked.limits.connect,
+            )
         except Exception:  # noqa: BLE001 (why not is found out, and told, by the general client)
-            waiting, self._waiting = self._waiting, deque()
-            for asked in waiting:
-                asked.settle(None)
-        else:
+            asked.settle(None)
+            return
+        if asked.is_settled:
             self.keep(connection)
-
-    def _opened(self, opening: asyncio.Task[None]) -> None:
-        self._opening.discard(opening)
-        if not opening.cancelled():
-            self._serve()
+        else:
+            connection.send(asked)
 
     def add(self, connection: _Connection) -> None:
         """Take note of a connection that has been made."""
@@ -132,12 +120,10 @@ class PollConnections:
         """Keep a connection for the next poll."""
         connection.heard_at = self._loop.time()
         self._idle.append(connection)
-        self._serve()
 
     def forget(self, connection: _Connection) -> None:
         """Take note of a connection that is closed."""
         self._all.discard(connection)
-        self._serve()
 
     def _sweep(self) -> None:
         now = self._loop.time()
@@ -150,7 +136,6 @@ class PollConnections:
         """Close all connections."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self._waiting.clear()
         for opening in self._opening:
             opening.cancel()
         if self._opening:
