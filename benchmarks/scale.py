@@ -154,24 +154,26 @@ def main() -> None:
 
 
 def draw(table: list[dict[str, Any]]) -> None:
-    """Draw how late ends are seen over what all triggerers together may ask."""
-    picture, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for pending in dict.fromkeys(row["pending"] for row in table):
-        of_count = sorted(
-            (row for row in table if row["pending"] == pending),
-            key=lambda row: row["triggerers"] * row["requests_per_minute"],
-        )
+    """Draw how late ends are seen over what all may ask together: a colour for each count, a line by triggerers."""
+    picture, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    colours = dict(zip(PENDING, ("#9aa0a6", "#b99be6", "#6d3bbf"), strict=True))
+    lines = dict(zip(TRIGGERERS, ("-", "--", ":"), strict=True))
+    for pending, triggerers in dict.fromkeys((row["pending"], row["triggerers"]) for row in table):
+        of_line = [row for row in table if (row["pending"], row["triggerers"]) == (pending, triggerers)]
         axes.plot(
-            [row["triggerers"] * row["requests_per_minute"] for row in of_count],
-            [row["delay_p99"] for row in of_count],
+            [triggerers * row["requests_per_minute"] for row in of_line],
+            [row["delay_p99"] for row in of_line],
+            color=colours[pending],
+            linestyle=lines[triggerers],
             marker="o",
-            label=f"{pending:,} pending",
+            markersize=4,
+            label=f"{pending:,} pending, {triggerers} triggerer{'s' if triggerers > 1 else ''}",
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("requests a minute that all triggerers together may send")
     axes.set_ylabel("seconds until an end is noticed, p99")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
     picture.savefig(results.PICTURES / "scale.png", dpi=110)
 
 
