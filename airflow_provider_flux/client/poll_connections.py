@@ -203,6 +203,10 @@ class _Connection(asyncio.Protocol):
 
     def send(self, asked: Asked) -> None:
         """Send a poll."""
+        if self.is_closed:
+            # Lost as soon as it was made: nobody would hear of it again.
+            asked.settle(None)
+            return
         self._begin()
         self._asked, asked.connection = asked, self
         self.heard_at = self._loop.time()

@@ -105,6 +105,30 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_used() -> None:
         assert served.connections == 2
 
 
+async def test_a_connection_that_is_lost_as_soon_as_it_is_made_leaves_nobody_waiting() -> None:
+    async with gateway() as (_, access, connections):
+        add = connections.add
+
+        def lose(connection: Any) -> None:
+            add(connection)
+            connection.close()
+
+        connections.add = lose  # type: ignore[method-assign]
+        assert await ask(connections, access) is None
+
+
+async def test_a_gateway_that_hangs_up_at_once_leaves_nobody_waiting() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    access = access_to(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    connections = PollConnections(access.gateway.origin, None)
+    assert await asyncio.gather(*(ask(connections, access) for _ in range(50))) == [None] * 50
+    await connections.close()
+    server.close()
+
+
 async def test_a_connection_is_closed_after_it_has_been_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poll_connections, "SWEEP", 0.02)
     monkeypatch.setattr(poll_connections, "IDLE", 0.05)
