@@ -264,8 +264,8 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
             )
 
         def save(record: SubmissionRecord | None, prediction: Prediction | None) -> None:
-            is_shown = prediction is not None and self.wait_for_completion and is_known_to_plugin(type(self))
-            records.save(record, self._described(prediction) if prediction is not None and is_shown else None)
+            shows = self.wait_for_completion and is_known_to_plugin(type(self))
+            records.save(record, self._described(prediction) if shows and prediction is not None else None)
 
         submission = self._submission(context, deadline, records)
         # What is not read costs no call, and what a first start reads can only be nothing.
@@ -389,8 +389,8 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         try:
             return give_up_prediction(self.hook.access, prediction_id, self.log, cancels=self.cancel_on_timeout)
         except NotInTime as late:
-            is_found_again = SubmissionRecords.of_task(context, durable=self.durable).are_kept
-            if shown := self._shown(context):
+            records = SubmissionRecords.of_task(context, durable=self.durable)
+            if shown := records.read_shown():
                 publish_result(context, shown)
-            error_type = FluxDeadlineError if late.canceled or is_found_again else FluxStillRunningError
+            error_type = FluxDeadlineError if late.canceled or records.are_kept else FluxStillRunningError
             raise error_type(str(late), prediction_id, canceled=late.canceled) from None

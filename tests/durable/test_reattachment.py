@@ -60,6 +60,16 @@ def instance(**options: Any) -> OperatorTaskInstance:
     )
 
 
+def deferred(emulator: Emulator, *, run_time: float, has_store: bool = True) -> OperatorTaskInstance:
+    """Return a task instance whose first try has made a prediction and waits for it in the triggerer."""
+    emulator.settings(run_time=run_time)
+    task = instance(deferrable=True, wait_before_defer=0)
+    task.has_store = has_store
+    with pytest.raises(TaskDeferred):
+        task.execute()
+    return task
+
+
 class FailsOnce(FluxPredictionOperator):
     """Fails after its picture is there, as a task whose worker dies at the last moment."""
 
@@ -88,10 +98,7 @@ class TestRetry:
     """worker or triggerer dies at any point, retry, clear"""
 
     def test_a_running_prediction_is_waited_for(self, emulator: Emulator) -> None:
-        emulator.settings(run_time=1.5)
-        task = instance(deferrable=True, wait_before_defer=0)
-        with pytest.raises(TaskDeferred):
-            task.execute()
+        task = deferred(emulator, run_time=1.5)
         task.options.update(deferrable=False)
         assert len(task.retry()) == 1
         assert (emulator.posts, emulator.accepted, emulator.cancels) == (1, 1, 0)
@@ -175,10 +182,7 @@ class TestClear:
         assert emulator.posts == 2
 
     def test_one_that_is_canceled_under_the_new_try_is_made_again_once(self, emulator: Emulator) -> None:
-        emulator.settings(run_time=1.5)
-        task = instance(deferrable=True, wait_before_defer=0)
-        with pytest.raises(TaskDeferred):
-            task.execute()
+        task = deferred(emulator, run_time=1.5)
         first = emulator.predictions[0].id
         task.options.update(deferrable=False)
         task.meanwhile(0.5, lambda: emulator.finish(first, "canceled"))
@@ -289,10 +293,7 @@ class TestUnknownOutcome:
         assert emulator.posts == 1
 
     def test_what_is_shown_while_it_runs_is_stored_with_the_id_and_not_pushed(self, emulator: Emulator) -> None:
-        emulator.settings(run_time=30)
-        task = instance(deferrable=True, wait_before_defer=0)
-        with pytest.raises(TaskDeferred):
-            task.execute()
+        task = deferred(emulator, run_time=30)
         shown = task.store.kept["flux_prediction"]["shown"]
         assert set(task.xcoms) == {"prediction_id"}
         assert (shown["id"], shown["prompt"], shown["status"]) == (
@@ -302,10 +303,7 @@ class TestUnknownOutcome:
         )
 
     def test_an_attached_prediction_that_an_older_version_recorded_is_pushed(self, emulator: Emulator) -> None:
-        emulator.settings(run_time=30)
-        task = instance(deferrable=True, wait_before_defer=0)
-        with pytest.raises(TaskDeferred):
-            task.execute()
+        task = deferred(emulator, run_time=30)
         del task.store.kept["flux_prediction"]["shown"]
         with pytest.raises(TaskDeferred):
             task.retry()
@@ -313,11 +311,7 @@ class TestUnknownOutcome:
         assert emulator.posts == 1
 
     def test_without_a_store_it_is_pushed(self, emulator: Emulator) -> None:
-        emulator.settings(run_time=30)
-        task = instance(deferrable=True, wait_before_defer=0)
-        task.has_store = False
-        with pytest.raises(TaskDeferred):
-            task.execute()
+        task = deferred(emulator, run_time=30, has_store=False)
         assert task.xcoms["flux_result"]["id"] == task.xcoms["prediction_id"]
 
     def test_after_a_deadline_the_result_is_pushed(self, emulator: Emulator) -> None:
