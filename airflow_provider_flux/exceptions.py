@@ -55,6 +55,7 @@ except ImportError:  # Airflow 3.1 keeps them outside the SDK, where newer versi
     )
 
 from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
+from airflow_provider_flux.protocol.fallbacks import Cause, cause_of_refusal
 from airflow_provider_flux.protocol.flows import CallFailed
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown
@@ -99,7 +100,12 @@ __all__ = [
 
 
 class FluxError(AirflowException):
-    """Base of every error of this provider. Its text can be logged and stored, whatever it quotes."""
+    """Base of every error of this provider. Its text can be logged and stored, whatever it quotes.
+
+    :ivar cause: why there is no picture, where another way to make it may be tried without paying twice.
+    """
+
+    cause: Cause | None = None
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(storable_text(arg) if isinstance(arg, str) else arg for arg in args))
@@ -168,6 +174,7 @@ class FluxDeadlineError(FluxError):
         super().__init__(message)
         self.prediction_id = prediction_id
         self.canceled = canceled
+        self.cause = Cause.DEADLINE if canceled else None
 
 
 class FluxStillRunningError(FluxDeadlineError, AirflowFailException):
@@ -279,7 +286,9 @@ def call_error(gateway: Gateway, failed: CallFailed, *, about: str, model: str =
     """
     if isinstance(failed, OutcomeUnknown):
         return submission_unknown_error(gateway, failed, model=model)
-    return gateway_error(gateway.preset.label, failed.failure, failed.verdict, about=about)
+    error = gateway_error(gateway.preset.label, failed.failure, failed.verdict, about=about)
+    error.cause = cause_of_refusal(failed)
+    return error
 
 
 def submission_unknown_error(gateway: Gateway, unknown: OutcomeUnknown, *, model: str) -> FluxSubmissionUnknownError:

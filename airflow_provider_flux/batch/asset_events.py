@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from openlineage.client.facet_v2 import RunFacet
 
-TOLD = ("manifest_path", "total", "succeeded", "kept", "failed", "unknown", "removed", "spent_usd")
+TOLD = ("manifest_path", "total", "succeeded", "kept", "failed", "unknown", "removed", "spent_usd", "spent_is_at_most")
 """The totals that an event brings."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from itertools import chain
 
 from airflow_provider_flux.batch.consequences import LeftError, NotStartedError
@@ -83,12 +84,15 @@ class Engine:
         writing = asyncio.create_task(self._ledger.write())
         try:
             # Held open, so that connections are kept from one row to the next.
-            async with shared_session(self._resources.access):
+            async with AsyncExitStack() as sessions:
+                for way in self._resources.ways:
+                    await sessions.enter_async_context(shared_session(way.access))
                 if self._control.is_killed:
                     self._leave()
                 await self._make_all()
         finally:
-            self._resources.picture_threads.close()
+            for way in self._resources.ways:
+                way.picture_threads.close()
             self._ledger.close()
             await writing
 
@@ -111,8 +115,9 @@ class Engine:
     async def _make(self, row: PlannedRow) -> None:
         before = RowStatus.UNSETTLED if self._resources.policy.is_unsettled(row) else RowStatus.NOT_STARTED
         self._store.set_status(row, RowStatus.IN_FLIGHT)
+        run = RowRun(self._resources, row)
         try:
-            status, outcome = await RowRun(self._resources, row).make()
+            status, outcome = await run.make()
         except NotStartedError:
             self._store.set_status(row, before)
         except LeftError:
@@ -120,8 +125,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 (whatever it is, no more money is spent)
             self._control.stop(error)
         else:
-            self._store.set_status(row, status, outcome)
-            self._resources.progress.end(row, status, outcome)
+            self._store.set_status(run.row, status, outcome)
+            self._resources.progress.end(run.row, status, outcome)
 
     def _leave(self) -> None:
         """Let go of what is in flight, which cancels it, and see to it that all ends in time."""

@@ -51,6 +51,9 @@ COLUMNS: Mapping[str, JSON] = {
     "bytes": None,
     "predict_time": None,
     "cost_usd": None,
+    "cost_is_at_most": None,
+    "gateway": None,
+    "passed_over": None,
     "error": None,
     "attempts": 0,
     "made_at": None,
@@ -59,6 +62,7 @@ COLUMNS: Mapping[str, JSON] = {
 
 ``row`` counts from 1. ``path``, ``url``, ``sha256``, ``width``, ``height``, ``format`` and ``bytes`` are those of the
 first picture, ``paths`` has them all. ``input`` is JSON, without what pictures in it hold and what signs its URLs.
+``model`` and ``gateway`` are those that made the row; ``passed_over`` is JSON, and tells why the ways before did not.
 """
 
 
@@ -88,7 +92,7 @@ def line(row: PlannedRow, status: RowStatus, outcome: Mapping[str, JSON] | None)
 
 
 def success(
-    prediction: Prediction, pictures: Iterable[StoredPicture], *, cost_usd: float | None, attempts: int, made_at: float
+    prediction: Prediction, pictures: Iterable[StoredPicture], *, attempts: int, made_at: float
 ) -> dict[str, JSON]:
     """Return the outcome of a row whose pictures are stored.
 
@@ -111,7 +115,6 @@ def success(
         "format": first.format,
         "bytes": first.size,
         "predict_time": float(predict_time) if isinstance(predict_time, (int, float)) else None,
-        "cost_usd": None if cost_usd is None else float(cost_usd),
         "attempts": attempts,
         "made_at": datetime.fromtimestamp(made_at, timezone.utc).isoformat(timespec="seconds"),
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from airflow_provider_flux.outputs.naming import safe_part
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.pricing import Cost
 from airflow_provider_flux.protocol.storable import dumps, loads
 
 
@@ -48,6 +49,10 @@ class Entry:
     :param committed_usd: what they cost: estimates at first, corrected once a prediction has ended.
     :param outcome: how it ended, as the manifest says it; None while it has not.
     :param sent_as: what was sent in the place of its pictures, as a submission's record has it.
+    :param is_at_most: whether no more is known of what they cost than that it is no more.
+    :param billed: what the answer to the create has told of its price.
+    :param attempt: which of the ways to make the row was submitted.
+    :param passed: why the ways before it have made no picture, as a submission's record has it.
     """
 
     key: str
@@ -63,6 +68,10 @@ class Entry:
     committed_usd: float = 0.0
     outcome: dict[str, JSON] | None = None
     sent_as: str = ""
+    is_at_most: bool = False
+    billed: Mapping[str, JSON] = field(default_factory=dict)
+    attempt: int = 0
+    passed: Sequence[Mapping[str, JSON]] = field(default_factory=list)
 
     @property
     def made(self) -> dict[str, JSON] | None:
@@ -97,22 +106,62 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One way to make a row.
+
+    :param fingerprint: stands for gateway, model and input.
+    :param estimate: what it will cost; None if that is not known.
+    """
+
+    model: str
+    input: dict[str, JSON]
+    fingerprint: str
+    estimate: Cost | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRow:
     """A row as it would be submitted.
 
     :param position: its place in the table, from 0.
-    :param fingerprint: stands for gateway, model and input.
-    :param estimate: USD that it will cost; None if that is not known.
+    :param attempts: the ways to make it, of which each is taken if the one before costs nothing more: the first, and
+        the fallbacks.
+    :param at: which of them is meant.
     :param entry: what the ledger knew of it when the task began; the engine keeps the latest.
     """
 
     position: int
     key: str
-    model: str
-    input: dict[str, JSON]
-    fingerprint: str
-    estimate: float | None = None
+    attempts: Sequence[Attempt]
+    at: int = 0
     entry: Entry | None = field(default=None, compare=False)
+
+    @property
+    def model(self) -> str:
+        """The model that is asked for."""
+        return self.attempts[self.at].model
+
+    @property
+    def input(self) -> dict[str, JSON]:
+        """What is asked for."""
+        return self.attempts[self.at].input
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for gateway, model and input."""
+        return self.attempts[self.at].fingerprint
+
+    @property
+    def estimate(self) -> float:
+        """USD that it will cost, as far as that is known."""
+        estimate = self.attempts[self.at].estimate
+        return 0.0 if estimate is None else estimate.usd
+
+    @property
+    def is_at_most(self) -> bool:
+        """Whether no more is known of what it will cost than that it is no more."""
+        estimate = self.attempts[self.at].estimate
+        return estimate is not None and estimate.is_at_most
 
     @property
     def picture_stem(self) -> str:
@@ -121,3 +170,18 @@ class PlannedRow:
         What is submitted is part of it: pictures of a changed prompt never take the place of those that were there.
         """
         return f"{safe_part(self.key)}-{self.fingerprint[:10]}"
+
+    def with_entry(self, entry: Entry | None) -> PlannedRow:
+        """Return the row with what the ledger knows of it, in the way in which that was submitted."""
+        at = None if entry is None else attempt_of(entry, [attempt.fingerprint for attempt in self.attempts])
+        return replace(self, entry=entry, at=self.at if at is None else at)
+
+
+def attempt_of(entry: Entry, fingerprints: Sequence[str]) -> int | None:
+    """Return which of the ways to make a row an entry is of; None if of none, since the row has changed.
+
+    Two connections with one gateway, of two accounts, have fingerprints that are the same.
+    """
+    if entry.attempt < len(fingerprints) and fingerprints[entry.attempt] == entry.fingerprint:
+        return entry.attempt
+    return fingerprints.index(entry.fingerprint) if entry.fingerprint in fingerprints else None

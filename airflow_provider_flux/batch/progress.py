@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_provider_flux.batch.model import PlannedRow, RowStatus
@@ -22,7 +23,9 @@ PROMPT_LIMIT = 120
 ERROR_LIMIT = 200
 """Characters. All of it must stay below 32 KB."""
 
-SHOWN_OF_OUTCOME = ("path", "sha256", "format", "bytes", "width", "height", "cost_usd")
+SHOWN_OF_OUTCOME = (
+    *("path", "sha256", "format", "bytes", "width", "height", "cost_usd", "cost_is_at_most", "gateway"),
+)
 
 SHORTEST_RHYTHM = 10.0
 LONGEST_RHYTHM = 300.0
@@ -34,10 +37,21 @@ class Progress:
 
     :param counts: how many rows have each status when the batch begins.
     :param spent_usd: what earlier tries have spent.
+    :param spent_is_at_most: whether no more is known of that than that it is no more.
+    :param left_out: tells which ways to make a row are left out for now.
     :param now: when it begins, in seconds since the epoch.
     """
 
-    def __init__(self, counts: Mapping[RowStatus, int], manifest_path: str, *, spent_usd: float, now: float) -> None:
+    def __init__(
+        self,
+        counts: Mapping[RowStatus, int],
+        manifest_path: str,
+        *,
+        spent_usd: float,
+        spent_is_at_most: bool = False,
+        left_out: Callable[[], list[str]] = list,
+        now: float,
+    ) -> None:
         self._counts = dict.fromkeys(RowStatus, 0) | dict(counts)
         self._manifest_path = manifest_path
         self._total = sum(counts.values())
@@ -45,6 +59,8 @@ class Progress:
         self._ended = 0
         self._in_flight = 0
         self._spent_usd = spent_usd
+        self._is_at_most = spent_is_at_most
+        self._left_out = left_out
         self._recent: deque[dict[str, JSON]] = deque(maxlen=RECENT)
         self._lock = threading.Lock()
         self._logged_at = now
@@ -59,10 +75,14 @@ class Progress:
         with self._lock:
             self._in_flight -= 1
 
-    def commit(self, usd: float) -> None:
-        """Take note of money: an estimate when a create is sent, its correction when the prediction has ended."""
+    def commit(self, usd: float, *, is_at_most: bool) -> None:
+        """Take note of money: an estimate when a create is sent, its correction when the prediction has ended.
+
+        :param is_at_most: whether no more is known than that it is no more.
+        """
         with self._lock:
             self._spent_usd += usd
+            self._is_at_most = self._is_at_most or is_at_most
 
     def end(self, row: PlannedRow, status: RowStatus, outcome: Mapping[str, JSON]) -> None:
         """Count a row that has ended."""
@@ -76,6 +96,7 @@ class Progress:
             "prompt": shorten(prompt, PROMPT_LIMIT) if isinstance(prompt, str) else "",
             # With the sha256 the UI's picture is known to be the one that was stored.
             **{name: outcome.get(name) for name in SHOWN_OF_OUTCOME},
+            "passed_over": [{**way, "error": ""} for way in json.loads(outcome.get("passed_over") or "[]")],
             "error": shorten(str(error), ERROR_LIMIT) if error else None,
         }
         with self._lock:
@@ -103,6 +124,8 @@ class Progress:
                 "rate_per_minute": round(60.0 * rate, 1),
                 "seconds_left": round(left / rate) if rate else None,
                 "spent_usd": round(self._spent_usd, 6),
+                "spent_is_at_most": self._is_at_most,
+                "left_out": self._left_out(),
                 "started_at": iso(self._started_at),
                 "updated_at": iso(now),
                 "manifest_path": self._manifest_path,
@@ -118,8 +141,9 @@ class Progress:
         figures = self.figures(now)
         left = figures["seconds_left"]
         log.info(
-            "%d of %d rows done, %d failed, %d unknown, %d kept, %d in flight; %s a minute, %s left; %s USD",
+            "%d of %d rows done, %d failed, %d unknown, %d kept, %d in flight; %s a minute, %s left; %s%s USD",
             *(figures[name] for name in ("done", "total", "failed", "unknown", "kept", "in_flight", "rate_per_minute")),
             "unknown time" if left is None else f"{left} s",
+            "at most " if figures["spent_is_at_most"] else "",
             figures["spent_usd"],
         )

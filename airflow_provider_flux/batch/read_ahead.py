@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeAlias
 
@@ -20,25 +20,38 @@ AHEAD = 2 * THREADS
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for in one of the ways to make a row.
+
+    :param input: with the paths of its pictures.
+    :param input_files: paths in fields that are not known to be pictures.
+    """
+
+    model: str
+    input: Mapping[str, JSON]
+    input_files: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What a row asks for.
 
     :param position: its place in the table, from 0.
-    :param input: with the paths of its pictures.
-    :param input_files: paths in fields that are not known to be pictures.
+    :param requests: one for each way to make it.
     :param error: what is wrong with it; then there is nothing else.
     """
 
     position: int
     key: str
-    model: str = ""
-    input: Mapping[str, JSON] = field(default_factory=dict)
-    input_files: Mapping[str, JSON] = field(default_factory=dict)
+    requests: Sequence[Request] = ()
     error: FluxError | None = None
 
 
-Read: TypeAlias = "tuple[Asked, Callable[[], dict[str, JSON]]]"
-"""A row, and what returns its input, or raises."""
+Inputs: TypeAlias = "list[dict[str, JSON]]"
+"""The inputs of a row, one for each way to make it, with their pictures read."""
+
+Read: TypeAlias = "tuple[Asked, Callable[[], Inputs]]"
+"""A row, and what returns its inputs, or raises."""
 
 
 class ReadAhead:
@@ -54,13 +67,13 @@ class ReadAhead:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def begin(self, asked: Asked, read: Callable[[], dict[str, JSON]], *, is_slow: bool) -> Iterator[Read]:
+    def begin(self, asked: Asked, read: Callable[[], Inputs], *, is_slow: bool) -> Iterator[Read]:
         """Take a row, and yield those whose turn it is.
 
-        :param read: returns its input, with its pictures read.
+        :param read: returns its inputs, with their pictures read.
         :param is_slow: whether that takes a thread.
         """
-        future: Future[dict[str, JSON]] | None = self._threads.submit(read) if is_slow else None
+        future: Future[Inputs] | None = self._threads.submit(read) if is_slow else None
         self._queue.append((asked, read if future is None else future.result))
         while len(self._queue) > AHEAD:
             yield self._queue.popleft()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
+from airflow_provider_flux.batch.breaker import Breaker
 from airflow_provider_flux.batch.input_room import InputRoom
 from airflow_provider_flux.batch.lease import LeaseFile
 from airflow_provider_flux.batch.ledger import Ledger
@@ -43,6 +44,8 @@ class BatchOptions:
     """How rows are made; see :class:`airflow_provider_flux.operators.batch.FluxBatchOperator`.
 
     :param timeout: seconds from a prediction's submission to its deadline.
+    :param fallback_on: for what the next way to make a row is taken.
+    :param patience: seconds for which a way is tried before that.
     """
 
     output_path: str
@@ -54,15 +57,37 @@ class BatchOptions:
     cancel_on_kill: bool
     write_sidecars: bool
     input_transfer: InputTransfer = "auto"
+    fallback_on: Sequence[str] = ()
+    patience: float = 0.0
+
+
+class WayResources:
+    """What the rows of a batch share that are made in one way."""
+
+    def __init__(self, hook: FluxHook, store: RowStore, being_created: Counter[str], log: Log) -> None:
+        self.hook = hook
+        self.access = hook.access
+        self.conversation = Conversation(self.access.gateway, log)
+        self.lookups = ListLookups(self.conversation, self.run, store, being_created)
+        self.picture_threads = PictureThreads(
+            FetchRules(allow_private=self.access.allow_private_outputs, ca_file=self.access.ca_file)
+        )
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Run a flow over the shared session."""
+        return await aio.run(flow, self.access)
 
 
 class Resources:
-    """What the rows of a batch share."""
+    """What the rows of a batch share.
+
+    :param hooks: whom each way to make a row asks, in the order in which the ways are taken.
+    """
 
     def __init__(
         self,
         *,
-        hook: FluxHook,
+        hooks: Sequence[FluxHook],
         store: RowStore,
         ledger: Ledger,
         policy: BatchPolicy,
@@ -70,10 +95,9 @@ class Resources:
         progress: Progress,
         options: BatchOptions,
         lease: LeaseFile,
+        breaker: Breaker,
         log: Log,
     ) -> None:
-        self.hook = hook
-        self.access = hook.access
         self.store = store
         self.ledger = ledger
         self.policy = policy
@@ -82,37 +106,39 @@ class Resources:
         self.options = options
         self.lease = lease
         self.log = log
-        self.conversation = Conversation(self.access.gateway, LimitedLog(log))
+        self.limited_log = LimitedLog(log)
         self.workers = options.max_in_flight + STORES_AT_ONCE
         self.places = asyncio.Semaphore(options.max_in_flight)
         self.creates = asyncio.Semaphore(CREATES_AT_ONCE)
         self.input_room = InputRoom()
         self.being_created: Counter[str] = Counter()
-        self.picture_threads = PictureThreads(
-            FetchRules(allow_private=self.access.allow_private_outputs, ca_file=self.access.ca_file)
-        )
-        self.lookups = ListLookups(self.conversation, self.run, store, self.being_created)
+        shared: dict[str, WayResources] = {}
+        for hook in hooks:
+            if hook.flux_conn_id not in shared:
+                shared[hook.flux_conn_id] = WayResources(hook, store, self.being_created, self.limited_log)
+        self.ways = [shared[hook.flux_conn_id] for hook in hooks]
+        self.breaker = breaker
         self._committed_usd = store.committed_usd(policy.identity.run)
 
-    async def run(self, flow: Flow[T]) -> T:
-        """Run a flow over the shared session."""
-        return await aio.run(flow, self.access)
-
     async def input_to_send(
-        self, input: Mapping[str, JSON], held: AsyncExitStack, *, deadline: float
+        self, way: WayResources, input: Mapping[str, JSON], held: AsyncExitStack, *, deadline: float
     ) -> Mapping[str, JSON]:
         """Return a row's input with something that the gateway can read in the place of each picture.
 
+        :param way: whose gateway is meant.
         :param held: keeps the room that the pictures take, until they are sent.
         """
         await held.enter_async_context(self.input_room.take(sum(picture["bytes"] for _, picture in pictures_of(input))))
-        transfer, log = self.options.input_transfer, self.conversation.log
-        return await asyncio.to_thread(self.hook.input_to_send, input, transfer, deadline=deadline, log=log)
+        transfer, log = self.options.input_transfer, self.limited_log
+        return await asyncio.to_thread(way.hook.input_to_send, input, transfer, deadline=deadline, log=log)
 
-    def commit(self, usd: float) -> None:
-        """Take note of money that is spent, or not spent after all."""
+    def commit(self, usd: float, *, is_at_most: bool = False) -> None:
+        """Take note of money that is spent, or not spent after all.
+
+        :param is_at_most: whether no more is known than that it is no more.
+        """
         self._committed_usd += usd
-        self.progress.commit(usd)
+        self.progress.commit(usd, is_at_most=is_at_most)
 
     def check_budget(self, row: PlannedRow) -> None:
         """Stop the batch before its budget is crossed.
@@ -120,7 +146,7 @@ class Resources:
         :raises NotSubmitted: if the row would cross it.
         """
         budget = self.options.budget_usd
-        if budget is None or self._committed_usd + (row.estimate or 0.0) <= budget + BUDGET_TOLERANCE_USD:
+        if budget is None or self._committed_usd + row.estimate <= budget + BUDGET_TOLERANCE_USD:
             return
         self.control.stop(
             FluxBudgetError(

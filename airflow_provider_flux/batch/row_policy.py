@@ -43,21 +43,24 @@ class Identity:
 class BatchPolicy:
     """Reads ledger entries for :func:`airflow_provider_flux.protocol.resume.decide`.
 
+    :param can_list: for each way to make a row, whether its gateway lists predictions.
     :param incremental: whether entries of other runs count.
     """
 
     identity: Identity
-    can_list: bool
+    can_list: Sequence[bool]
     resubmits: bool
     incremental: bool
 
-    @property
-    def resume(self) -> ResumePolicy:
-        """What a single submission goes by."""
+    def resume(self, at: int = 0) -> ResumePolicy:
+        """Return what a single submission goes by.
+
+        :param at: the way that it takes.
+        """
         return ResumePolicy(
             generation=self.identity.generation,
             try_number=self.identity.try_number,
-            can_list=self.can_list,
+            can_list=self.can_list[at],
             resubmits=self.resubmits,
         )
 
@@ -80,6 +83,9 @@ class BatchPolicy:
             # A new run is no person who takes the risk of paying twice.
             told=entry.told and is_own,
             sent_as=entry.sent_as,
+            billed=entry.billed,
+            attempt=entry.attempt,
+            passed=entry.passed,
         )
 
     def is_unsettled(self, row: PlannedRow) -> bool:
@@ -110,6 +116,7 @@ def standing(
     *,
     fingerprint: str,
     policy: BatchPolicy,
+    at: int = 0,
     all_exist: Callable[[Sequence[str]], bool],
 ) -> tuple[RowStatus, dict[str, JSON] | None]:
     """Decide how a row stands before anything is done about it.
@@ -128,6 +135,7 @@ def standing(
     :param entry: what the ledger knows of the row.
     :param former: how it stands in an older manifest, submitted just like that.
     :param fingerprint: of what would be submitted.
+    :param at: the way that this would take.
     :param all_exist: tells whether all of some files exist.
     :return: how it stands, and its outcome if it has one.
     """
@@ -142,5 +150,5 @@ def standing(
             return RowStatus.FAILED, outcome
     if former is not None and all_exist(former["paths"]):
         return RowStatus.KEPT, dict(former)
-    step = decide(policy.record(entry), fingerprint=fingerprint, policy=policy.resume, seen=ended_prediction(known))
+    step = decide(policy.record(entry), fingerprint=fingerprint, policy=policy.resume(at), seen=ended_prediction(known))
     return (RowStatus.UNSETTLED if step in (Step.LOOK_UP, Step.REFUSE) else RowStatus.NOT_STARTED), None

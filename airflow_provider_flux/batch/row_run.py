@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 from airflow_provider_flux.batch.consequences import Consequence, LeftError, NotStartedError, consequence_of
 from airflow_provider_flux.batch.line_files import join
 from airflow_provider_flux.batch.manifest import success
-from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
-from airflow_provider_flux.batch.resources import Resources
+from airflow_provider_flux.batch.model import PlannedRow, RowStatus
+from airflow_provider_flux.batch.resources import Resources, WayResources
+from airflow_provider_flux.batch.row_entry import RowEntry
 from airflow_provider_flux.batch.row_policy import ended_prediction
 from airflow_provider_flux.client import aio
 from airflow_provider_flux.exceptions import (
@@ -26,7 +27,6 @@ from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
     FluxError,
     FluxLeaseLostError,
-    FluxLedgerError,
     FluxOutputNotStoredError,
     FluxSubmissionUnknownError,
     call_error,
@@ -34,13 +34,16 @@ from airflow_provider_flux.exceptions import (
 from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import PictureStore, StoredPicture
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, KILL_PATIENCE, NotInTime, cancel, give_up
+from airflow_provider_flux.protocol.classify import shorten
+from airflow_provider_flux.protocol.fallbacks import PASSED_LIMIT, Cause, cause_of_refusal, next_way, passed_over
 from airflow_provider_flux.protocol.flows import CallFailed, DeadlinePassed, Send
 from airflow_provider_flux.protocol.messages import JSON, Request
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.resume import SubmissionRecord, can_be_handed_on, was_canceled_under
+from airflow_provider_flux.protocol.storable import dumps
 from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Prepare, Save, Submission
 from airflow_provider_flux.protocol.times import expires_at
-from airflow_provider_flux.tasks.results import check_outputs, cost_of, ending_error
+from airflow_provider_flux.tasks.results import check_outputs, cost_of, ending_error, told
 from airflow_provider_flux.telemetry import note_end, note_seen, waiting_for
 
 STORE_PATIENCE = 120.0
@@ -64,90 +67,148 @@ class RowRun:
 
     def __init__(self, resources: Resources, row: PlannedRow) -> None:
         self._resources = resources
-        self._row = row
-        self._entry = row.entry
-        self._is_creating = False
+        self._kept = RowEntry(resources, row)
+        known = resources.policy.known(row.entry)
+        self._passed = list(known.passed) if known is not None else []
+        self._is_begun = False
+
+    @property
+    def row(self) -> PlannedRow:
+        """The row, in the way in which it is being made."""
+        return self._kept.row
 
     async def make(self) -> Result:
-        """Make the row, or go on with what an earlier try has begun.
+        """Make the row, or go on with what an earlier try has begun, in one way after the other.
 
         :return: how it ended.
         :raises NotStartedError: if nothing was submitted, because the batch stops.
         :raises LeftError: if it goes on, but the batch does not.
         """
         resources = self._resources
-        try:
-            async with resources.places:
-                if resources.control.is_stopped:
-                    raise NotStartedError
-                resources.progress.begin()
-                try:
-                    prediction = await self._ended_prediction()
-                finally:
-                    resources.progress.leave()
-            return await self._store_outputs(prediction)
-        except FluxError as error:
-            is_unknown = isinstance(error, FluxSubmissionUnknownError)
-            resources.control.note_failure(self._row.key, self._row.position, error)
-            return RowStatus.UNKNOWN if is_unknown else RowStatus.FAILED, self._failure(error)
+        while True:
+            try:
+                return await self._make()
+            except FluxError as error:
+                if (following := self._next_way(error)) is not None:
+                    self._pass_over(error, following)
+                    continue
+                is_unknown = isinstance(error, FluxSubmissionUnknownError)
+                resources.control.note_failure(self.row.key, self.row.position, error)
+                return RowStatus.UNKNOWN if is_unknown else RowStatus.FAILED, self._failure(error)
+
+    async def _make(self) -> Result:
+        resources = self._resources
+        async with resources.places:
+            if resources.control.is_stopped:
+                raise NotStartedError
+            resources.progress.begin()
+            try:
+                prediction = await self._ended_prediction()
+            finally:
+                resources.progress.leave()
+        return await self._store_outputs(prediction)
+
+    @property
+    def _way(self) -> WayResources:
+        return self._resources.ways[self.row.at]
+
+    def _next_way(self, error: FluxError) -> int | None:
+        resources = self._resources
+        if resources.control.is_stopped:
+            return None
+        return next_way(self.row.at, error.cause, count=len(resources.ways), on=resources.options.fallback_on)
+
+    def _pass_over(self, error: FluxError | str, following: int) -> None:
+        """Go on with the next way to make the row."""
+        cause = Cause.UNAVAILABLE if isinstance(error, str) else error.cause
+        self._passed.append(
+            passed_over(self.row.model, self._way.access.gateway, cause, shorten(str(error), PASSED_LIMIT))
+        )
+        self._kept.row = replace(self.row, at=following)
+        self._is_begun = True
 
     async def _ended_prediction(self) -> Prediction:
         """Return the row's prediction once it has ended: the one of an earlier try, or a new one."""
         policy = self._resources.policy
-        seen = ended_prediction(policy.known(self._entry))
+        # What is known of the row is of the way before, where that has been passed over.
+        record = None if self._is_begun else policy.record(self._kept.entry)
+        seen = None if record is None else ended_prediction(policy.known(self._kept.entry))
         while True:
-            record = policy.record(self._entry)
+            if record is None:
+                self._leave_out_what_is_refused()
             prediction = await self._attach_or_submit(record, seen)
             is_attached = record is not None and prediction.id == record.prediction_id
             if not can_be_handed_on(prediction):
                 prediction = await self._watch(is_attached=is_attached)
-            if not (is_attached and was_canceled_under(prediction, record, policy.resume)):
+            if not (is_attached and was_canceled_under(prediction, record, policy.resume(self.row.at))):
                 return prediction
             seen = prediction
+            record = policy.record(self._kept.entry)
+
+    def _leave_out_what_is_refused(self) -> None:
+        if not self._resources.options.fallback_on:
+            return
+        first = self._resources.breaker.first(self.row.at)
+        while self.row.at < first:
+            self._pass_over("left out: it was refused many times running", self.row.at + 1)
 
     async def _attach_or_submit(self, record: SubmissionRecord | None, seen: Prediction | None) -> Prediction:
-        submission = self._submission()
-        held = AsyncExitStack()
-
-        async def carry_out(effect: Send | Prepare | Save | LookUp) -> Prediction | Mapping[str, JSON] | None:
-            if isinstance(effect, Send):
-                await self._check_going_on()
-            elif isinstance(effect, Prepare):
-                return await self._resources.input_to_send(effect.input, held, deadline=submission.deadline)
-            elif isinstance(effect, Save):
-                await self._save(effect)
-            else:
-                self._leave_creates()
-                return await self._look_up(effect, submission.deadline)
-            return None
-
+        at, breaker = self.row.at, self._resources.breaker
         try:
-            async with held:
-                flow = submission.attach_or_submit(record, seen)
-                return await aio.run(flow, self._resources.access, carry_out=carry_out)
+            prediction = await self._submit(self._submission(), record, seen)
         except NotSubmitted as nothing:
             if self._resources.control.is_stopped:
                 raise NotStartedError from None
             raise FluxDeadlineError(str(nothing), "", canceled=False) from None
         except CallFailed as failed:
+            if (cause := cause_of_refusal(failed)) is not None:
+                breaker.note(at, cause)
             await self._fail(failed)
         finally:
-            self._leave_creates()
+            breaker.leave(at)
+            self._kept.leave_creates()
+        if record is None or prediction.id != record.prediction_id:
+            breaker.note(at, None)
+        return prediction
+
+    async def _submit(
+        self, submission: Submission, record: SubmissionRecord | None, seen: Prediction | None
+    ) -> Prediction:
+        way, held = self._way, AsyncExitStack()
+
+        async def carry_out(effect: Send | Prepare | Save | LookUp) -> Prediction | Mapping[str, JSON] | None:
+            if isinstance(effect, Send):
+                await self._check_going_on()
+            elif isinstance(effect, Prepare):
+                return await self._resources.input_to_send(way, effect.input, held, deadline=submission.deadline)
+            elif isinstance(effect, Save):
+                await self._kept.save(effect)
+            else:
+                self._kept.leave_creates()
+                return await self._look_up(effect, submission.deadline)
+            return None
+
+        async with held:
+            return await aio.run(submission.attach_or_submit(record, seen), way.access, carry_out=carry_out)
 
     def _submission(self) -> Submission:
-        resources, row = self._resources, self._row
+        resources, row, gateway = self._resources, self.row, self._way.access.gateway
+        is_last = not resources.options.fallback_on or row.at + 1 == len(resources.ways)
 
         def request(sent: Mapping[str, JSON]) -> Request:
             cancel_after = resources.options.timeout + CANCEL_AFTER_MARGIN
-            return resources.access.gateway.create(row.model, sent, cancel_after=cancel_after)
+            return gateway.create(row.model, sent, cancel_after=cancel_after)
 
         return Submission(
-            conversation=resources.conversation,
+            conversation=self._way.conversation,
             model=row.model,
             input=row.input,
             request=request,
-            policy=resources.policy.resume,
+            policy=resources.policy.resume(row.at),
             deadline=time.time() + resources.options.timeout,
+            patience=None if is_last else resources.options.patience,
+            attempt=row.at,
+            passed=list(self._passed),
         )
 
     async def _check_going_on(self) -> None:
@@ -163,87 +224,17 @@ class RowRun:
                 raise NotSubmitted("the lease is lost") from lost
 
     async def _look_up(self, effect: LookUp, deadline: float) -> Prediction | None:
-        looking = asyncio.create_task(self._resources.lookups.settle(self._row, effect, deadline=deadline))
+        looking = asyncio.create_task(self._way.lookups.settle(self.row, effect, deadline=deadline))
         found: Prediction | None = await self._while_waited_for(looking)
         return found
 
-    async def _save(self, effect: Save) -> None:
-        """Write what the submission saves into the ledger, and count what it costs."""
-        record, own = effect.record, self._own()
-        if effect.is_intent and record is not None:
-            await self._intend(record, own)
-            return
-        self._leave_creates()
-        if record is None:
-            own = replace(own, sent_at=0.0)
-            # What another run has sent was never counted for this one.
-            if own.attempts:
-                estimate = self._row.estimate or 0.0
-                self._resources.commit(-estimate)
-                own = replace(own, attempts=own.attempts - 1, committed_usd=own.committed_usd - estimate)
-        else:
-            own = replace(own, prediction_id=record.prediction_id, told=record.told)
-        await self._add(own)
-
-    async def _intend(self, record: SubmissionRecord, own: Entry) -> None:
-        """Let the ledger know that a create is about to be sent.
-
-        :raises NotSubmitted: if none is, because the batch stops, or the ledger cannot be written.
-        """
-        resources, estimate = self._resources, self._row.estimate or 0.0
-        if not self._is_creating:
-            await resources.creates.acquire()
-            self._is_creating = True
-            resources.being_created[self._row.fingerprint] += 1
-        if resources.control.is_stopped:
-            raise NotSubmitted("the batch stops")
-        resources.check_budget(self._row)
-        resources.commit(estimate)
-        intent = replace(
-            own,
-            generation=record.generation,
-            try_number=record.try_number,
-            fingerprint=record.fingerprint,
-            sent_at=record.sent_at,
-            sent_as=record.sent_as,
-            prediction_id=None,
-            told=False,
-            attempts=own.attempts + 1,
-            committed_usd=own.committed_usd + estimate,
-            outcome=None,
-        )
-        try:
-            await self._add(intent, is_intent=True)
-        except FluxLeaseLostError as lost:
-            resources.commit(-estimate)
-            resources.control.stop(lost)
-            # Whoever has taken over need not wonder what this one has sent.
-            await self._write(replace(intent, sent_at=0.0, attempts=own.attempts, committed_usd=own.committed_usd))
-            raise NotSubmitted("the lease is lost") from lost
-        except Exception as error:
-            resources.commit(-estimate)
-            # It may be there all the same, if only the storage's response was lost.
-            await self._write(replace(intent, sent_at=0.0, attempts=own.attempts, committed_usd=own.committed_usd))
-            resources.control.stop(
-                FluxLedgerError(
-                    f"The ledger could not be written ({type(error).__name__}: {error}), so nothing more is submitted, "
-                    f"from row {self._row.key!r} on. Once the storage works again, another try goes on from there."
-                )
-            )
-            raise NotSubmitted("the ledger could not be written") from error
-
-    def _leave_creates(self) -> None:
-        """Let another row send its create: the outcome of this one's is known, or is to be found in the list."""
-        if self._is_creating:
-            self._is_creating = False
-            self._resources.being_created[self._row.fingerprint] -= 1
-            self._resources.creates.release()
-
     async def _fail(self, failed: CallFailed) -> NoReturn:
-        entry = self._own()
-        about = f"prediction {self._id}" if self._id else f"model {self._row.model}"
-        error = call_error(self._resources.access.gateway, failed, about=about, model=self._row.model)
+        entry = self._kept.own()
+        about = f"prediction {self._kept.prediction_id}" if self._kept.prediction_id else f"model {self.row.model}"
+        error = call_error(self._way.access.gateway, failed, about=about, model=self.row.model)
         if isinstance(error, FluxSubmissionUnknownError):
+            raise error
+        if self._next_way(error) is not None:
             raise error
         is_submitted = bool(entry.prediction_id or entry.sent_at)
         consequence = consequence_of(failed, is_submitted=is_submitted)
@@ -251,31 +242,31 @@ class RowRun:
             self._resources.control.stop(error)
             raise LeftError if consequence is Consequence.STOP_IN_FLIGHT else NotStartedError
         if not is_submitted:
-            await self._write(replace(entry, outcome=self._failure(error)))
+            await self._kept.write(replace(entry, outcome=self._failure(error)))
         raise error
 
     async def _watch(self, *, is_attached: bool) -> Prediction:
         """Poll the prediction to its end, or to its deadline."""
-        resources, entry = self._resources, self._own()
+        resources, entry = self._resources, self._kept.own()
         deadline = entry.sent_at + resources.options.timeout
-        conversation = resources.conversation
+        conversation = self._way.conversation
         flow = conversation.watch(
-            self._id,
-            conversation.schedule(self._row.model, interval=resources.options.poll_interval),
-            model=self._row.model,
+            self._kept.prediction_id,
+            conversation.schedule(self.row.model, interval=resources.options.poll_interval),
+            model=self.row.model,
             submitted_at=entry.sent_at,
             deadline=max(deadline, time.time() + ATTACH_PATIENCE) if is_attached else deadline,
             at_once=is_attached,
         )
         try:
-            with waiting_for(self._id, self._row.model):
-                prediction: Prediction = await self._while_waited_for(asyncio.create_task(resources.run(flow)))
+            with waiting_for(self._kept.prediction_id, self.row.model):
+                prediction: Prediction = await self._while_waited_for(asyncio.create_task(self._way.run(flow)))
         except DeadlinePassed:
             return await self._give_up()
         except CallFailed as failed:
             await self._fail(failed)
         if not is_attached:
-            note_seen(resources.access.gateway, prediction, self._row.model, waited=time.time() - entry.sent_at)
+            note_seen(self._way.access.gateway, prediction, self.row.model, waited=time.time() - entry.sent_at)
         return prediction
 
     async def _while_waited_for(self, task: asyncio.Task[Any]) -> Any:
@@ -295,47 +286,56 @@ class RowRun:
 
     async def _leave(self) -> NoReturn:
         """Cancel the prediction, since the task is being ended."""
-        if self._resources.options.cancel_on_kill and self._id:
-            await self._resources.run(cancel(self._resources.conversation, self._id, patience=KILL_PATIENCE))
+        if self._resources.options.cancel_on_kill and self._kept.prediction_id:
+            await self._way.run(cancel(self._way.conversation, self._kept.prediction_id, patience=KILL_PATIENCE))
         raise LeftError
 
     async def _give_up(self) -> Prediction:
         try:
-            return await self._resources.run(give_up(self._resources.conversation, self._id, cancels=True))
+            return await self._way.run(give_up(self._way.conversation, self._kept.prediction_id, cancels=True))
         except NotInTime as late:
-            raise FluxDeadlineError(str(late), self._id, canceled=late.canceled) from None
+            raise FluxDeadlineError(str(late), self._kept.prediction_id, canceled=late.canceled) from None
 
     async def _store_outputs(self, prediction: Prediction) -> Result:
         """Store the pictures of a prediction that has ended."""
-        resources, row = self._resources, self._row
-        note_end(resources.access.gateway, prediction, row.model)
+        row, access, entry = self.row, self._way.access, self._kept.own()
+        prediction = replace(prediction, metrics={**entry.billed, **prediction.metrics})
+        note_end(access.gateway, prediction, row.model)
         try:
             if prediction.status is not PredictionStatus.SUCCEEDED:
                 raise ending_error(prediction)
             check_outputs(prediction, may_be_inline=True)
-            pictures = await resources.picture_threads.lend(lambda store: self._store(store, prediction))
+            pictures = await self._way.picture_threads.lend(lambda store: self._store(store, prediction))
         except FluxOutputNotStoredError:
             # Another try fetches the pictures of the same prediction.
             raise
         except FluxError as error:
-            await self._write(replace(self._own(), outcome=self._failure(error, prediction)))
+            if self._next_way(error) is None:
+                await self._kept.write(replace(self._kept.own(), outcome=self._failure(error, prediction)))
             raise
-        actual = cost_of(prediction, resources.access, model=row.model, input=row.input, pictures=pictures)
-        entry = self._own()
+        actual = cost_of(prediction, access, model=row.model, input=row.input, pictures=pictures)
         if actual is not None and entry.attempts:
-            resources.commit(actual - (row.estimate or 0.0))
-            entry = replace(entry, committed_usd=entry.committed_usd + actual - (row.estimate or 0.0))
-        outcome = success(prediction, pictures, cost_usd=actual, attempts=entry.attempts, made_at=time.time())
-        await self._write(replace(entry, outcome=outcome))
+            correction = actual.usd - row.estimate
+            is_at_most = actual.is_at_most or (entry.is_at_most and entry.attempts > 1)
+            self._resources.commit(correction, is_at_most=is_at_most)
+            entry = replace(entry, committed_usd=entry.committed_usd + correction, is_at_most=is_at_most)
+        outcome = {
+            **success(prediction, pictures, attempts=entry.attempts, made_at=time.time()),
+            **told(actual),
+            "model": row.model,
+            "gateway": access.gateway.preset.name,
+            "passed_over": dumps(self._passed) if self._passed else None,
+        }
+        await self._kept.write(replace(entry, outcome=outcome))
         return RowStatus.SUCCEEDED, outcome
 
     def _store(self, store: PictureStore, prediction: Prediction) -> list[StoredPicture]:
-        resources, row = self._resources, self._row
+        resources, row = self._resources, self.row
         facts = None
         if resources.options.write_sidecars:
-            gateway = resources.access.gateway.preset.name
+            gateway = self._way.access.gateway.preset.name
             facts = describe(prediction, gateway=gateway, model=row.model, input=row.input)
-        now, deadline = time.time(), self._own().sent_at + resources.options.timeout
+        now, deadline = time.time(), self._kept.own().sent_at + resources.options.timeout
         patience = min(STORE_PATIENCE, deadline - now if deadline > now else ATTACH_PATIENCE)
         return store.store(
             prediction.outputs,
@@ -346,49 +346,8 @@ class RowRun:
             sidecar=facts,
         )
 
-    def _own(self) -> Entry:
-        """Return the row's entry as one of this run: what another run has spent is not counted again."""
-        identity = self._resources.policy.identity
-        entry = self._entry
-        if entry is not None and entry.run == identity.run:
-            return entry
-        blank = Entry(
-            key=self._row.key,
-            revision=0,
-            run=identity.run,
-            generation=identity.generation,
-            try_number=identity.try_number,
-            fingerprint=self._row.fingerprint,
-        )
-        if entry is None:
-            return blank
-        return replace(entry, run=identity.run, generation=identity.generation, attempts=0, committed_usd=0.0)
-
-    @property
-    def _id(self) -> str:
-        return (self._entry.prediction_id if self._entry is not None else None) or ""
-
-    async def _add(self, entry: Entry, *, is_intent: bool = False) -> None:
-        """Make an entry durable."""
-        entry = replace(entry, revision=(self._entry.revision if self._entry is not None else 0) + 1)
-        self._entry = entry
-        await self._resources.ledger.add(entry, is_intent=is_intent)
-
-    async def _write(self, entry: Entry) -> None:
-        """Make an entry durable if that is possible; whatever it tells of has happened anyway."""
-        try:
-            await self._add(entry)
-        except Exception as error:  # noqa: BLE001 (the prediction is paid for: whatever is wrong, go on with it)
-            self._resources.log.warning(
-                "The ledger could not take note of row %r, prediction %s (%s). This try goes on with it; if it dies, "
-                "the next one may not know of it",
-                entry.key,
-                entry.prediction_id,
-                error,
-            )
-
     def _failure(self, error: FluxError, prediction: Prediction | None = None) -> dict[str, JSON]:
-        entry = self._own()
+        entry = self._kept.own()
         return {
             "status": RowStatus.FAILED.value,
             "prediction_status": prediction.status.value if prediction is not None else None,
@@ -396,4 +355,7 @@ class RowRun:
             "prediction_id": entry.prediction_id,
             "attempts": entry.attempts,
             "error": str(error),
+            "model": self.row.model,
+            "gateway": self._way.access.gateway.preset.name,
+            "passed_over": dumps(self._passed) if self._passed else None,
         }

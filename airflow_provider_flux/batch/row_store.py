@@ -6,12 +6,14 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
+from airflow_provider_flux.batch.model import Attempt, Entry, PlannedRow, RowStatus
 from airflow_provider_flux.exceptions import FluxStorageError
 from airflow_provider_flux.protocol.messages import JSON
+from airflow_provider_flux.protocol.pricing import Cost
 from airflow_provider_flux.protocol.storable import dumps
 
 CHUNK = 200
@@ -43,14 +45,13 @@ class RowStore:
     def add_row(self, row: PlannedRow, status: RowStatus, outcome: dict[str, JSON] | None = None) -> None:
         """Add a row, in the table's order."""
         self._database.execute(
-            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 row.position,
                 row.key,
-                row.model,
-                json.dumps(row.input, separators=(",", ":")),
+                row.at,
+                json.dumps([asdict(attempt) for attempt in row.attempts], separators=(",", ":")),
                 row.fingerprint,
-                row.estimate,
                 status.value,
                 None if outcome is None else dumps(outcome),
             ),
@@ -59,8 +60,8 @@ class RowStore:
     def set_status(self, row: PlannedRow, status: RowStatus, outcome: dict[str, JSON] | None = None) -> None:
         """Say how a row stands now."""
         self._database.execute(
-            "UPDATE rows SET status = ?, outcome = ? WHERE position = ?",
-            (status.value, None if outcome is None else dumps(outcome), row.position),
+            "UPDATE rows SET status = ?, outcome = ?, at = ?, fingerprint = ? WHERE position = ?",
+            (status.value, None if outcome is None else dumps(outcome), row.at, row.fingerprint, row.position),
         )
 
     def change_all(self, before: RowStatus, after: RowStatus) -> int:
@@ -91,8 +92,9 @@ class RowStore:
     def unsettled(self, fingerprint: str) -> int:
         """Return how many creates of just this have an outcome that is not known yet."""
         (count,) = self._database.execute(
-            "SELECT COUNT(*) FROM rows JOIN entries USING (key) WHERE fingerprint = ? AND status IN (?, ?)"
-            " AND prediction_id IS NULL AND json_extract(entry, '$.sent_at') > 0",
+            "SELECT COUNT(*) FROM rows JOIN entries USING (key)"
+            " WHERE json_extract(entry, '$.fingerprint') = ? AND status IN (?, ?) AND prediction_id IS NULL"
+            " AND json_extract(entry, '$.sent_at') > 0",
             (fingerprint, RowStatus.UNSETTLED.value, RowStatus.IN_FLIGHT.value),
         ).fetchone()
         return int(count)
@@ -117,7 +119,7 @@ class RowStore:
                 {"position": position, "status": None if status is None else status.value, "chunk": CHUNK},
             ).fetchall()
             for fields in found:
-                yield _row(fields), RowStatus(fields[7]), None if fields[8] is None else json.loads(fields[8])
+                yield _row(fields), RowStatus(fields[5]), None if fields[6] is None else json.loads(fields[6])
             if len(found) < CHUNK:
                 return
             position = found[-1][0]
@@ -169,6 +171,14 @@ class RowStore:
         """Return what a run has spent, estimates of what has not ended included."""
         (total,) = self._database.execute("SELECT TOTAL(committed_usd) FROM entries WHERE run = ?", (run,)).fetchone()
         return float(total)
+
+    def spent_is_at_most(self, run: str) -> bool:
+        """Tell whether no more is known of what a run has spent than that it is no more."""
+        found = self._database.execute(
+            "SELECT 1 FROM entries WHERE run = ? AND committed_usd > 0 AND json_extract(entry, '$.is_at_most') LIMIT 1",
+            (run,),
+        )
+        return found.fetchone() is not None
 
     def knows_prediction(self, prediction_id: str) -> bool:
         """Tell whether a prediction belongs to a row."""
@@ -282,16 +292,13 @@ def _own_errors() -> Iterator[None]:
 
 
 def _row(fields: tuple[Any, ...]) -> PlannedRow:
-    position, key, model, sent, fingerprint, estimate, entry, *_ = fields
-    return PlannedRow(
-        position=position,
-        key=key,
-        model=model,
-        input=json.loads(sent),
-        fingerprint=fingerprint,
-        estimate=estimate,
-        entry=None if entry is None else Entry.from_line(entry),
-    )
+    position, key, at, attempts, entry, *_ = fields
+    row = PlannedRow(position=position, key=key, attempts=[_attempt(**one) for one in json.loads(attempts)], at=at)
+    return row if entry is None else row.with_entry(Entry.from_line(entry))
+
+
+def _attempt(*, estimate: Mapping[str, Any] | None, **fields: Any) -> Attempt:
+    return Attempt(**fields, estimate=None if estimate is None else Cost(**estimate))
 
 
 _SCHEMA = """
@@ -300,8 +307,7 @@ PRAGMA synchronous = OFF;
 PRAGMA locking_mode = EXCLUSIVE;
 CREATE TABLE keys (key TEXT PRIMARY KEY, position INTEGER) WITHOUT ROWID;
 CREATE TABLE rows (
-  position INTEGER PRIMARY KEY, key TEXT, model TEXT, input TEXT, fingerprint TEXT, estimate REAL,
-  status TEXT, outcome TEXT
+  position INTEGER PRIMARY KEY, key TEXT, at INTEGER, attempts TEXT, fingerprint TEXT, status TEXT, outcome TEXT
 );
 CREATE INDEX rows_status ON rows (status, position);
 CREATE INDEX rows_key ON rows (key);
@@ -317,8 +323,7 @@ CREATE TABLE files (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 _SELECT_ROWS = """
-SELECT rows.position, rows.key, rows.model, rows.input, rows.fingerprint, rows.estimate, entries.entry,
-  rows.status, rows.outcome
+SELECT rows.position, rows.key, rows.at, rows.attempts, entries.entry, rows.status, rows.outcome
 FROM rows LEFT JOIN entries USING (key)
 """
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from airflow_provider_flux.batch.breaker import Breaker
 from airflow_provider_flux.batch.engine import Engine
 from airflow_provider_flux.batch.lease import Lease, LeaseFile
 from airflow_provider_flux.batch.ledger import Ledger, read_ledger, read_made
@@ -22,16 +23,14 @@ from airflow_provider_flux.batch.own_files import (
     history_path,
     ledger_folder,
 )
-from airflow_provider_flux.batch.planning import SHOWN, Planner
+from airflow_provider_flux.batch.planning import SHOWN, Planner, Way
 from airflow_provider_flux.batch.progress import PROGRESS_KEY, Progress
-from airflow_provider_flux.batch.rendering import RowRenderer
 from airflow_provider_flux.batch.resources import BatchOptions, Resources
 from airflow_provider_flux.batch.row_policy import BatchPolicy, Identity
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.rows import Table
 from airflow_provider_flux.batch.stop_control import StopControl
 from airflow_provider_flux.exceptions import FluxBudgetError, FluxKilledError, FluxLeaseLostError
-from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.outputs.storing import check_output_path
 from airflow_provider_flux.protocol.cancellation import KILL_PATIENCE
 from airflow_provider_flux.protocol.messages import Log
@@ -49,6 +48,7 @@ PUBLISHED_EVERY = 5.0
 class BatchPlan:
     """What is to be made, and where it goes.
 
+    :param ways: the ways to make a row, in the order in which they are taken.
     :param manifest_path: of the whole table.
     :param suffix: added to it for what belongs to this task alone.
     :param lease: what is asked for before anything is done.
@@ -57,7 +57,7 @@ class BatchPlan:
     """
 
     table: Table
-    renderer: RowRenderer
+    ways: Sequence[Way]
     manifest_path: str
     suffix: str
     lease: Lease
@@ -74,7 +74,6 @@ class BatchRun:
     def __init__(
         self,
         *,
-        hook: FluxHook,
         plan: BatchPlan,
         policy: BatchPolicy,
         control: StopControl,
@@ -82,7 +81,6 @@ class BatchRun:
         figures: Any,
         log: Log,
     ) -> None:
-        self._hook = hook
         self._plan = plan
         self._policy = policy
         self._control = control
@@ -127,7 +125,7 @@ class BatchRun:
         with RowStore() as store:
             names = self._remember(store)
             planner = self._planner(store)
-            planner.plan(self._plan.table, self._plan.renderer)
+            planner.plan(self._plan.table)
             self.input_folders = planner.input_folders
             if self._control.reason is not None:
                 raise self._control.reason
@@ -195,7 +193,7 @@ class BatchRun:
 
     def _planner(self, store: RowStore) -> Planner:
         return Planner(
-            self._hook,
+            self._plan.ways,
             store,
             self._policy,
             validate_input=self._options.validate_input,
@@ -213,15 +211,18 @@ class BatchRun:
             )
 
     def _make(self, store: RowStore, ledger: Ledger) -> None:
+        breaker = Breaker([f"{way.name} at {way.hook.gateway_name}" for way in self._plan.ways], self._log)
         progress = Progress(
             store.counts(),
             self.manifest_path,
             spent_usd=store.committed_usd(self._policy.identity.run),
+            spent_is_at_most=store.spent_is_at_most(self._policy.identity.run),
+            left_out=lambda: breaker.out,
             now=time.time(),
         )
         self._engine = Engine(
             Resources(
-                hook=self._hook,
+                hooks=[way.hook for way in self._plan.ways],
                 store=store,
                 ledger=ledger,
                 policy=self._policy,
@@ -229,6 +230,7 @@ class BatchRun:
                 progress=progress,
                 options=self._options,
                 lease=self._lease,
+                breaker=breaker,
                 log=self._log,
             )
         )
@@ -275,10 +277,11 @@ class BatchRun:
             **totals,
             "removed": removed,
             "spent_usd": spent,
+            "spent_is_at_most": store.spent_is_at_most(self._policy.identity.run),
             "manifest_path": self.manifest_path,
             "started_at": iso(self._started_at),
             "updated_at": iso(time.time()),
         }
 
 
-__all__ = ["BatchOptions", "BatchPlan", "BatchPolicy", "BatchRun", "Identity", "Lease", "StopControl", "Table"]
+__all__ = ["BatchOptions", "BatchPlan", "BatchPolicy", "BatchRun", "Identity", "Lease", "StopControl", "Table", "Way"]

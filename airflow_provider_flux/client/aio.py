@@ -134,7 +134,7 @@ async def _send_in_turn(
 
 
 async def send(sessions: Sessions, access: GatewayAccess, request: Request, limit: float) -> Reply:
-    """Send one request to the gateway's origin, following nothing.
+    """Send one request to an origin of the gateway's, following nothing.
 
     :param limit: seconds for all of it.
     """
@@ -142,6 +142,7 @@ async def send(sessions: Sessions, access: GatewayAccess, request: Request, limi
         # aiohttp knows no SOCKS, and TLS inside TLS not everywhere.
         return await asyncio.to_thread(sync.send_alone, access, request, limit)
     body = body_of(request)
+    origin = request.origin or access.gateway.origin
     sent: list[asyncio.Transport | None] = []
     _sent_over.set(sent)
     limit = min(limit, access.request_limit)
@@ -149,10 +150,10 @@ async def send(sessions: Sessions, access: GatewayAccess, request: Request, limi
     try:
         async with sessions.of(request).request(
             request.method,
-            URL(f"{access.gateway.origin}{requote_uri(request.path)}", encoded=True),
+            URL(f"{origin}{requote_uri(request.path)}", encoded=True),
             # aiohttp warns of large bodies, such as one with a picture, unless they come as a file.
             data=io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body,
-            headers={**headers_of(request), **access.headers},
+            headers={**headers_of(request), **(access.headers if access.gateway.may_have_key(origin) else {})},
             timeout=_timeout(limit, min(access.connect_timeout, limit), access.read_timeout),
             allow_redirects=False,
         ) as response:
@@ -162,13 +163,13 @@ async def send(sessions: Sessions, access: GatewayAccess, request: Request, limi
         if request.purpose is not Purpose.CREATE and sent and left > 0:
             # What one library cannot read of an answer the other may. A free question can be asked again.
             return await asyncio.to_thread(sync.send_alone, access, request, left)
-        return transport_failure(error, is_sent=bool(sent), origin=access.gateway.origin, proxy=sessions.proxy)
+        return transport_failure(error, is_sent=bool(sent), origin=origin, proxy=sessions.proxy)
     except Exception as error:  # noqa: BLE001 (whatever it is, only what may have been sent is in doubt)
         for transport in sent:
             if transport is not None and transport.is_closing():
                 # It would go on until all is sent, which a gateway that does not read never lets happen.
                 transport.abort()
-        return transport_failure(error, is_sent=bool(sent), origin=access.gateway.origin, proxy=sessions.proxy)
+        return transport_failure(error, is_sent=bool(sent), origin=origin, proxy=sessions.proxy)
 
 
 @functools.lru_cache(maxsize=16)

@@ -35,13 +35,14 @@ class GatewayAccess:
 
     :param conn_id: the connection it was read from.
     :param gateway: where requests go.
-    :param key: the Bearer key; in no representation of this object.
+    :param key: the key; in no representation of this object.
     :param connect_timeout: seconds to make a connection.
     :param read_timeout: seconds of silence after which an answer is given up.
     :param ca_file: PEM file of authorities to trust instead of the usual ones; where pictures are fetched from, besides
         them.
     :param chosen_per_minute: limit for all requests together, creates included; None for what the gateway is known for.
     :param prices: what models cost, before the provider's own list.
+    :param listed_prices: what the gateway itself says that models cost, where it has been asked.
     :param private_outputs: allow pictures to be fetched from private addresses, for gateways inside a network.
     """
 
@@ -53,6 +54,7 @@ class GatewayAccess:
     ca_file: str | None = None
     chosen_per_minute: float | None = None
     prices: Prices = field(default_factory=dict)
+    listed_prices: Prices = field(default_factory=dict)
     private_outputs: bool = False
 
     @property
@@ -75,8 +77,8 @@ class GatewayAccess:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The authentication. Only ever added to a request to the gateway's own origin."""
-        return {"Authorization": f"Bearer {self.key}"}
+        """The authentication. Only ever added to a request to an origin that may have it."""
+        return {self.gateway.preset.key_header: f"{self.gateway.preset.key_scheme}{self.key}"}
 
     @property
     def request_limit(self) -> float:

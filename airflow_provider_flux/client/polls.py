@@ -41,7 +41,7 @@ def begin_poll(resources: PollResources, access: GatewayAccess, effect: Send, ta
 
     :param take: is called later, unless the poll is canceled before.
     """
-    if resources.connections.rests:
+    if resources.connections.rests or effect.request.origin:
         return None
     try:
         question = question_of(effect.request, access, resources.connections.netloc)

@@ -85,11 +85,11 @@ def _send_in_turn(
 
 
 def send(session: requests.Session, access: GatewayAccess, request: Request, limit: float) -> Reply:
-    """Send one request to the gateway's origin, following nothing.
+    """Send one request to an origin of the gateway's, following nothing.
 
     :param limit: seconds for all of it.
     """
-    origin = access.gateway.origin
+    origin = request.origin or access.gateway.origin
     limit = min(limit, access.request_limit)
     try:
         proxy = proxy_for(origin)
@@ -136,7 +136,7 @@ def send_alone(access: GatewayAccess, request: Request, limit: float) -> Reply:
 
 def _new_session(access: GatewayAccess) -> requests.Session:
     session = requests.Session()
-    session.auth = _BearerAuth(access)
+    session.auth = _KeyAuth(access)
     # What the environment says of proxies and authorities is found out in one way for both HTTP libraries.
     session.trust_env = False
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -157,13 +157,13 @@ def _received(access: GatewayAccess, response: requests.Response) -> Response:
     return received(access, response.status_code, headers, bytes(body))
 
 
-class _BearerAuth(AuthBase):
-    """Adds the key to requests to the gateway's origin. As an auth object it cannot be replaced by a .netrc."""
+class _KeyAuth(AuthBase):
+    """Adds the key to requests to an origin that may have it. As an auth object it cannot be replaced by a .netrc."""
 
     def __init__(self, access: GatewayAccess) -> None:
         self._access = access
 
     def __call__(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-        if origin_of(prepared.url or "") == self._access.gateway.origin:
+        if self._access.gateway.may_have_key(origin_of(prepared.url or "")):
             prepared.headers.update(self._access.headers)
         return prepared

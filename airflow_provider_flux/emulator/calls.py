@@ -27,7 +27,8 @@ class Route:
     :param path: the pattern of the address, as aiohttp reads it.
     :param handler: carries the request out when nothing stands against it.
     :param kind: the kind of request, see :class:`RequestRecord`.
-    :param flavour: whose errors it responds with: ``gateway``, ``bfl``, ``replicate`` or ``file``.
+    :param flavour: whose errors it responds with: ``gateway``, ``bfl`` for a gateway in BFL's style, ``bfl_itself``,
+        ``replicate`` or ``file``.
     :param origin: ``gateway`` or ``foreign``.
     """
 

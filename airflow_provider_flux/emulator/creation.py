@@ -18,6 +18,7 @@ from airflow_provider_flux.emulator.predictions import Prediction
 from airflow_provider_flux.emulator.responses import Refused
 from airflow_provider_flux.emulator.served_models import Model
 from airflow_provider_flux.emulator.webhooks import WEBHOOKS
+from airflow_provider_flux.protocol.catalogue import input_schema
 
 WAIT_STEP = 0.05
 DEFAULT_EVENTS = ("output", "completed")  # replicate.com/docs/topics/webhooks
@@ -26,22 +27,6 @@ ROOT_KEYS = frozenset({"input", "webhook", "webhook_events_filter", "stream", "v
 _WAIT = re.compile(r"^wait(?:=([1-9]|[1-9][0-9]|60))?$")
 _TYPES = {"type": "invalid_type", "minimum": "number_gte", "maximum": "number_lte", "maxItems": "array_max_items"}
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-_BFL_VALIDATOR = jsonschema.Draft202012Validator(
-    {
-        "type": "object",
-        "required": ["prompt"],
-        "properties": {
-            "prompt": {"type": "string"},
-            "width": {"type": "integer", "minimum": 256, "maximum": 2048, "multipleOf": 32},
-            "height": {"type": "integer", "minimum": 256, "maximum": 2048, "multipleOf": 32},
-            "steps": {"type": "integer", "minimum": 1, "maximum": 50},
-            "seed": {"type": "integer"},
-            "guidance": {"type": "number", "minimum": 1.5, "maximum": 10},
-            "safety_tolerance": {"type": "integer", "minimum": 0, "maximum": 6},
-            "output_format": {"enum": ["jpeg", "png"]},
-        },
-    }
-)
 
 
 def check(call: Call, model: Model, body: Mapping[str, Any], strict: bool) -> None:
@@ -58,11 +43,11 @@ def check(call: Call, model: Model, body: Mapping[str, Any], strict: bool) -> No
         raise Refused(call.wording.refused_input(faults))
 
 
-def bfl_faults(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List what is wrong with a BFL-style body, in FastAPI's shape."""
+def bfl_faults(model: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List what is wrong with a BFL-style body for one of BFL's models, in FastAPI's shape."""
     return [
         {"loc": ["body", *error.absolute_path], "msg": error.message, "type": f"value_error.{error.validator}"}
-        for error in _BFL_VALIDATOR.iter_errors(dict(body))
+        for error in jsonschema.Draft202012Validator(input_schema(model) or {}).iter_errors(dict(body))
     ]
 
 
@@ -85,7 +70,12 @@ async def create(call: Call, model: Model, given: dict[str, Any], **more: Any) -
 async def _create(call: Call, model: Model, given: dict[str, Any], **more: Any) -> Prediction:
     taken = await take_in(call, model, given)
     prediction = call.state.make_prediction(
-        call.route.flavour, model, taken.shown, error=taken.error, pictures=taken.pictures, **more
+        call.route.flavour.removesuffix("_itself"),
+        model,
+        taken.shown,
+        error=taken.error,
+        pictures=taken.pictures,
+        **more,
     )
     call.state.ledger.count("accepted", call.record, accepted=True, prediction_id=prediction.id)
     call.request.app[WEBHOOKS].watch(prediction)

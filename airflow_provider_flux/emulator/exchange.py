@@ -83,8 +83,9 @@ class Exchange:
         return await faults.play(call, rule)
 
     def _check_key(self, call: Call) -> None:
-        sent = call.request.headers.get("Authorization")
-        if sent is not None:
+        if call.route.flavour == "bfl_itself":
+            call.record.key_ok = self.state.is_key(call.request.headers.get("x-key", ""))
+        elif (sent := call.request.headers.get("Authorization")) is not None:
             scheme, _, token = sent.partition(" ")
             call.record.key_ok = scheme.lower() in SCHEMES and self.state.is_key(token)
         if call.route.needs_key and not call.record.key_ok:

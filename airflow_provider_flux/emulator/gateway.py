@@ -1,4 +1,4 @@
-"""The gateway's own routes as apidoc.deerapi.com and apidoc.cometapi.com describe them, and those in BFL's style."""
+"""The gateway's own routes as apidoc.deerapi.com and apidoc.cometapi.com describe them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from aiohttp import web
 from airflow_provider_flux.emulator import creation, responses
 from airflow_provider_flux.emulator.calls import Call
 from airflow_provider_flux.emulator.responses import Refused, json_response
-from airflow_provider_flux.emulator.served_models import BFL_MODELS, MODELS, Model, by_version
-from airflow_provider_flux.emulator.shapes import View, bfl_unknown
+from airflow_provider_flux.emulator.served_models import MODELS, Model, by_version
+from airflow_provider_flux.emulator.shapes import View
 
 
 async def create_by_model(call: Call) -> web.StreamResponse:
@@ -31,7 +31,7 @@ async def create_legacy(call: Call) -> web.StreamResponse:
 
 async def _create(call: Call, named: str, body: dict[str, Any]) -> web.StreamResponse:
     state, settings = call.state, call.state.settings
-    model = _sold(call, MODELS, named)
+    model = sold(call, MODELS, named)
     creation.check(call, model, body, strict=False)
     prediction = await creation.create(call, model, body["input"], **creation.webhook_fields(body))
     ended = await creation.wait(call, prediction) if settings.gateway_prefer else None
@@ -85,38 +85,9 @@ _NO_CANCEL: dict[str, Callable[[Call], web.Response]] = {
 }
 
 
-def _sold(call: Call, models: Mapping[str, Model], name: str) -> Model:
+def sold(call: Call, models: Mapping[str, Model], name: str) -> Model:
+    """Return the model of a name, or refuse as a gateway does that does not sell it."""
     model = models.get(name)
     if model is None or model.full_name in call.state.settings.unsold:
         raise Refused(call.wording.model_not_found(name))
     return model
-
-
-async def create_bfl(call: Call) -> web.StreamResponse:
-    """Create from a flat body (apidoc.cometapi.com/api/image/flux/flux-generate-image)."""
-    settings = call.state.settings
-    model = _sold(call, BFL_MODELS, call.path["model"])
-    body = call.json_object()
-    if faults := creation.bfl_faults(body):
-        raise Refused(responses.upstream_refusal(422, {"detail": faults}))
-    given = {name: value for name, value in body.items() if name not in {"webhook_url", "webhook_secret"}}
-    made = await creation.create(call, model, given, **creation.webhook_fields(body, "webhook_url"))
-    if settings.create_shape == "envelope":
-        created = View(call.state, made, made.created).envelope()
-    elif made.webhook is not None:
-        # BFL's OpenAPI file: with a webhook the response has no polling_url
-        created = {"id": made.id, "status": "Pending", "webhook_url": made.webhook}
-    else:
-        created = {"id": made.id, "polling_url": f"{call.state.foreign_url}/v1/get_result?id={made.id}"}
-    if settings.create_shape != "envelope":
-        created |= {"cost": None, "input_mp": None, "output_mp": None}
-    return json_response(created, status=settings.created_status or 200)
-
-
-async def query_any(call: Call) -> web.StreamResponse:
-    """Respond to ids of both styles (flux-query): a Replicate-path id gets a standard prediction object."""
-    prediction = call.prediction()
-    if prediction is None:
-        return json_response(bfl_unknown(call.record.prediction_id or ""))
-    prediction.gets += 1
-    return json_response(View(call.state, prediction).shaped("bfl" if prediction.flavour == "bfl" else "prediction"))

@@ -46,10 +46,14 @@ async def take_in(call: Call, model: Model, given: dict[str, Any]) -> TakenIn:
     """Take in the pictures of an input; what is no address at all is refused as Replicate refuses it."""
     addresses: dict[str, str] = {}
     pictures, error = [], None
-    fields = picture_fields(model.full_name)
-    for field, value in values_of({name: value for name, value in given.items() if name in fields}):
-        if not isinstance(value, str) or not value:
+    in_bfls_style = call.route.flavour.startswith("bfl")
+    fields = picture_fields(call.path["model"] if in_bfls_style else model.full_name)
+    for field, sent in values_of({name: value for name, value in given.items() if name in fields}):
+        if not isinstance(sent, str) or not sent:
             continue
+        # BFL takes the base64 of a picture alone.
+        is_base64 = in_bfls_style and not urlsplit(sent[:100]).scheme
+        value = f"data:;base64,{sent}" if is_base64 else sent
         if not urlsplit(value).scheme:
             fault = {"type": "format", "field": f"input.{field}", "description": "Does not match format 'uri'"}
             raise Refused(call.wording.refused_input([fault]))

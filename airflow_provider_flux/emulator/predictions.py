@@ -6,7 +6,7 @@ import copy
 import secrets
 import string
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from airflow_provider_flux.emulator.file_storage import InputPicture
@@ -15,6 +15,7 @@ from airflow_provider_flux.emulator.served_models import Model
 
 ID_LENGTH = 26  # replicate.com: 26 lower-case letters and digits
 LONGEST_TEXT = 500
+BFL_LIFE = 600.0  # about ten minutes (CometAPI's FLUX page)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Prediction:
     :param outcome: what becomes of it.
     :param deadline: when ``Cancel-After`` ends it.
     :param canceled: when a cancel was accepted.
+    :param version: the version that was asked for by its digits.
+    :param deployment: the deployment that it was asked of.
+    :param webhook_secret: what BFL's webhook calls are signed with.
+    :param billed: what BFL itself has told of its price.
     """
 
     id: str
@@ -104,6 +109,10 @@ class Prediction:
     deadline: float | None = None
     webhook: str | None = None
     webhook_events: tuple[str, ...] = ()
+    webhook_secret: str | None = None
+    version: str | None = None
+    deployment: str | None = None
+    billed: dict[str, float] = field(default_factory=dict)
     canceled: float | None = None
     canceled_by: str | None = None
     gets: int = 0
@@ -144,7 +153,8 @@ class Prediction:
     def is_removed(self, now: float, output_life: float) -> bool:
         """Tell whether input, output, logs and files are gone, some seconds after the end."""
         ended = self.at(now).ended
-        return ended is not None and (self.outcome.removed or now >= ended + output_life)
+        life = min(output_life, BFL_LIFE) if self.flavour == "bfl" else output_life
+        return ended is not None and (self.outcome.removed or now >= ended + life)
 
     def has_files(self, now: float, output_life: float) -> bool:
         """Tell whether its files can be had now."""

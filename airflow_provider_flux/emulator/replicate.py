@@ -15,7 +15,7 @@ from airflow_provider_flux.emulator import creation
 from airflow_provider_flux.emulator.calls import Call
 from airflow_provider_flux.emulator.predictions import Prediction
 from airflow_provider_flux.emulator.responses import Refused, json_response, problem
-from airflow_provider_flux.emulator.served_models import MODELS, Model, by_version
+from airflow_provider_flux.emulator.served_models import BY_NAME, MODELS, Model, by_version
 from airflow_provider_flux.emulator.shapes import View, read_time
 from airflow_provider_flux.emulator.webhooks import leads_here
 
@@ -34,13 +34,22 @@ async def create_legacy(call: Call) -> web.StreamResponse:
     if model is None:
         text = "Invalid version or not permitted"
         raise Refused(problem(422, text, title=text))
-    return await _create(call, model, body)
+    version = str(body["version"]).rpartition(":")[2]
+    return await _create(call, model, body, version=version if version == model.version_id else None)
 
 
-async def _create(call: Call, model: Model, body: dict[str, Any]) -> web.StreamResponse:
+async def create_by_deployment(call: Call) -> web.StreamResponse:
+    """Create by a deployment; each model has one of its name, whoever owns it."""
+    model = BY_NAME.get(call.path["name"])
+    if model is None:
+        raise Refused(call.wording.error(404))
+    return await _create(call, model, call.json_object(), deployment=f"{call.path['owner']}/{call.path['name']}")
+
+
+async def _create(call: Call, model: Model, body: dict[str, Any], **fields: Any) -> web.StreamResponse:
     state, settings = call.state, call.state.settings
     creation.check(call, model, body, strict=True)
-    more = {**_webhook(body), **_deadline(call)}
+    more = {**_webhook(body), **_deadline(call), **fields}
     prediction = await creation.create(call, model, body["input"], **more)
     headers = {"Location": f"{state.gateway_url}/v1/predictions/{prediction.id}"}
     ended = await creation.wait(call, prediction)

@@ -117,7 +117,7 @@ def problem(
 class Wording:
     """Words errors as a flavour of routes does.
 
-    :param flavour: ``gateway``, ``bfl``, ``replicate`` or ``file``.
+    :param flavour: ``gateway``, ``bfl``, ``bfl_itself``, ``replicate`` or ``file``.
     :param error_type: ``type`` in a gateway's error bodies.
     """
 
@@ -130,7 +130,16 @@ class Wording:
         assert words is not None, status  # noqa: S101 - for the type checker: the callers name statuses with words
         if self.flavour == "replicate":
             return problem(status, words.detail, words.title)
+        if self.flavour == "bfl_itself":
+            return self._bfl_error(status, words.detail)
         return self.gateway_error(status, words.message, words.code)
+
+    @staticmethod
+    def _bfl_error(status: int, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
+        """Make an error as FastAPI does, which BFL's API is made with; its key is refused with a 403."""
+        if status == 401:
+            status, detail = 403, "Not authenticated"
+        return json_response({"detail": detail}, status=status, headers=headers)
 
     def gateway_error(
         self, status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None, **more: object
@@ -141,11 +150,17 @@ class Wording:
         return json_response({"error": error, **more}, status=status, headers=headers)
 
     def model_not_found(self, model: str) -> web.Response:
-        """Make the 503 that a gateway sends for a model it does not sell."""
+        """Make the 503 that a gateway sends for a model it does not sell; BFL knows no such path."""
+        if self.flavour == "bfl_itself":
+            return self._bfl_error(404, "Not Found")
         return self.gateway_error(503, _NO_CHANNEL.format(model), "model_not_found")
 
     def refused_input(self, faults: list[dict[str, str]]) -> web.Response:
         """Make the 422 for fields that are wrong; a gateway hands on Replicate's."""
+        if self.flavour == "bfl_itself":
+            return json_response(
+                {"detail": [{"loc": ["body", fault["field"]], **fault} for fault in faults]}, status=422
+            )
         lines = "".join(f"- {fault['field']}: {fault['description']}\n" for fault in faults)
         title = "Input validation failed"
         if self.flavour == "replicate":
@@ -165,6 +180,8 @@ class Wording:
         more: dict[str, Any] = {"retry_after": seconds} if hint == "body" else {}
         if self.flavour == "replicate":
             return problem(429, detail, headers=headers, **more)
+        if self.flavour == "bfl_itself":
+            return self._bfl_error(429, detail, headers)
         return self.gateway_error(429, detail, headers=headers, **more)
 
     def status_fault(self, name: str, retry_after: float | None, model: str) -> web.Response:

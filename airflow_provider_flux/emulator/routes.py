@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_flux.emulator import billing, files, gateway, pages, replicate, uploads
+from airflow_provider_flux.emulator import bfl, billing, files, gateway, pages, replicate, uploads
 from airflow_provider_flux.emulator.calls import Route
 
 ROUTES = (
@@ -11,8 +11,8 @@ ROUTES = (
     Route("GET HEAD", "/replicate/v1/predictions/{id}", gateway.query, "get"),
     Route("POST", "/replicate/v1/predictions/{id}/cancel", gateway.cancel, "cancel"),
     Route("GET HEAD", "/replicate/v1/predictions", gateway.list_all, "list", needs_key=False),
-    Route("GET HEAD", "/flux/v1/get_result", gateway.query_any, "get", "bfl"),
-    Route("POST", "/flux/v1/{model}", gateway.create_bfl, "create", "bfl"),
+    Route("GET HEAD", "/flux/v1/get_result", bfl.query_any, "get", "bfl"),
+    Route("POST", "/flux/v1/{model}", bfl.create_at_gateway, "create", "bfl"),
     Route("GET HEAD", "/api/models", billing.price_list, "models", needs_key=False),
     Route("GET HEAD", "/v1/models", billing.model_list, "models"),
     Route("GET HEAD", "/user/quota", billing.quota, "balance", needs_key=False),
@@ -24,6 +24,7 @@ ROUTES = (
     Route("GET", "/v1/predictions/{id}", replicate.query, "get", "replicate"),
     Route("POST", "/v1/predictions/{id}/cancel", replicate.cancel, "cancel", "replicate"),
     Route("GET", "/v1/predictions", replicate.list_page, "list", "replicate"),
+    Route("POST", "/v1/deployments/{owner}/{name}/predictions", replicate.create_by_deployment, "create", "replicate"),
     Route("GET", "/v1/account", replicate.account, "other", "replicate"),
     Route("GET", "/v1/models/{owner}/{name}", replicate.describe_model, "models", "replicate"),
     Route("GET", "/v1/webhooks/default/secret", replicate.webhook_secret, "other", "replicate"),
@@ -31,6 +32,9 @@ ROUTES = (
     Route("GET", "/v1/files", uploads.list_all, "other", "replicate"),
     Route("GET", "/v1/files/{id}", uploads.describe, "other", "replicate"),
     Route("DELETE", "/v1/files/{id}", uploads.delete, "other", "replicate"),
+    Route("GET HEAD", "/v1/get_result", bfl.query, "get", "bfl_itself"),
+    Route("GET HEAD", "/v1/credits", bfl.credits_left, "balance", "bfl_itself"),
+    Route("POST", "/v1/{model}", bfl.create, "create", "bfl_itself"),
     Route("GET HEAD", "/", pages.start, "page", needs_key=False),
     Route("GET HEAD", "/p/{id}", pages.one, "page", needs_key=False),
     Route("*", "/v1/{tail:.*}", pages.no_route, "unknown", "replicate"),

@@ -9,7 +9,9 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_flux.protocol import catalogue
 from airflow_provider_flux.protocol.catalogue import OWNER, input_schema
+from airflow_provider_flux.protocol.run_times import AT_REPLICATE
 
 Z_95 = 1.645  # standard normal quantile of the 95th percentile
 
@@ -76,8 +78,30 @@ _MODELS = (
     Model("flux-2-dev", 7.5, 11.0, None),
 )
 MODELS: dict[str, Model] = {model.full_name: model for model in _MODELS}
-BFL_MODELS: dict[str, Model] = {model.name: model for model in _MODELS}
+BFL_MODELS: dict[str, Model] = {
+    name: MODELS[f"{OWNER}/{AT_REPLICATE.get(name, name)}"] for name in catalogue.BFL_MODELS
+}
+BY_NAME: dict[str, Model] = {model.name: model for model in _MODELS}
 _VERSIONS: dict[str, Model] = {model.version_id: model for model in _MODELS}
+
+
+# Cents for the first megapixel, for each further one, and for each one that goes in (BFL's skills repository); the
+# others ask a price for the picture.
+_BFL_CREDITS = {"flux-2-pro": (3.0, 1.5, 1.5), "flux-2-max": (7.0, 3.0, 3.0), "flux-2-flex": (5.0, 5.0, 5.0)}
+DEFAULT_SIDE = 1024
+
+
+def credits_of(name: str, given: dict[str, Any]) -> dict[str, float]:
+    """Return what BFL tells of the price of a prediction when it is made; no picture that goes in is measured here."""
+    width, height = (given.get(side) or DEFAULT_SIDE for side in ("width", "height"))
+    megapixels = width * height / (1024 * 1024)
+    pictures = sum(1 for field, value in given.items() if field.startswith("input_image") and value)
+    if name not in _BFL_CREDITS:
+        price = BFL_MODELS[name].price or 0.0
+        return {"cost": round(price * 100, 6), "input_mp": 0.0, "output_mp": round(megapixels, 2)}
+    first, further, inside = _BFL_CREDITS[name]
+    cost = first + further * (math.ceil(megapixels) - 1) + inside * pictures
+    return {"cost": cost, "input_mp": float(pictures), "output_mp": round(megapixels, 2)}
 
 
 def by_version(version: str) -> Model | None:

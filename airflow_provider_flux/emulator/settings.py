@@ -60,6 +60,8 @@ class Settings:
     :param huge_bytes: length of the ``huge_body`` fault.
     :param keep_requests: how many request records are kept; counters stay exact.
     :param small_pictures: draw thumbnails of the asked proportions, for load tests.
+    :param active_limit: how many predictions BFL itself lets run at once, ``None`` for any number.
+    :param polling_origin: the origin that BFL's polling addresses name, when not this one.
     :param output_origin: the origin that file addresses name, when not the second origin itself.
     """
 
@@ -93,6 +95,8 @@ class Settings:
     huge_bytes: int = 64 * 1024 * 1024
     keep_requests: int = 100_000
     small_pictures: bool = False
+    active_limit: int | None = 24
+    polling_origin: str | None = None
     output_origin: str | None = None
 
     def __post_init__(self) -> None:

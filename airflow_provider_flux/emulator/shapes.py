@@ -77,7 +77,8 @@ class View:
         body: dict[str, Any] = {
             "id": made.id,
             "model": f"replicate/{made.model.name}-internal-model" if alias else made.model.full_name,
-            "version": f"dp-{made.model.version_id[:32]}" if alias else "hidden",
+            "version": made.version or (f"dp-{made.model.version_id[:32]}" if alias else "hidden"),
+            **({"deployment": made.deployment} if made.deployment else {}),
             "input": {} if self._removed else {name: made.input[name] for name in names},
             "logs": None if self._removed else self._logs(),
             "output": self._output(),
@@ -113,10 +114,11 @@ class View:
         made, status = self._prediction, self._moment.status
         if self._removed:
             return bfl_unknown(made.id)
-        word = _BFL_WORDS.get(status, "Content Moderated" if made.outcome.name in {"E005", "NSFW"} else "Error")
+        failed = "Content Moderated" if made.outcome.name in {"E005", "NSFW"} else "Error"
+        word = _BFL_WORDS.get(status) or (failed if status in TERMINAL else status)
         body: dict[str, Any] = {"id": made.id, "status": word, "result": None}
         if word == "Ready":
-            addresses = self._addresses("url")
+            addresses = self._addresses("url") or ""
             started, ended = self._moment.started or made.created, self._moment.ended or made.created
             body["result"] = {
                 "seed": made.seed,

@@ -31,7 +31,8 @@ OnUnknownSubmission = Literal["fail", "resubmit"]
 class FluxHook(GatewayCalls):
     """Talk to a gateway that serves FLUX models through Replicate's predictions API.
 
-    Works with DeerAPI, CometAPI, Replicate and their like. Requests and the key go to the connection's own origin only.
+    Works with DeerAPI, CometAPI, Replicate and their like, and with BFL itself. Requests and the key go to the
+    connection's own origin only; for BFL also to its regions' hosts.
 
     :param flux_conn_id: connection of type ``flux``; see
         :func:`airflow_provider_flux.client.connection.read_connection`.
@@ -49,17 +50,36 @@ class FluxHook(GatewayCalls):
 
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
-    def check_input(self, model: str, input: Mapping[str, JSON], *, against_schema: bool = True) -> None:
+    def check_input(
+        self,
+        model: str,
+        input: Mapping[str, JSON],
+        *,
+        against_schema: bool = True,
+        known_fields_only: bool = False,
+    ) -> None:
         """Check a model's name and its input before they are paid for, and log what the gateway would ignore.
 
         :param against_schema: check the input against the model's schema, not only whether it can be sent.
+        :param known_fields_only: refuse fields that the gateway would ignore.
         :raises FluxInputError: naming each field, its value and what is allowed.
         """
         report = catalogue.check_input(model, input, against_schema=against_schema)
+        errors = [*report.errors, *(report.warnings if known_fields_only else ())]
+        if errors:
+            raise FluxInputError(f"{model}: {'; '.join(errors)}. Nothing was sent.")
         for warning in report.warnings:
             self.log.warning("%s", warning)
-        if report.errors:
-            raise FluxInputError(f"{model}: {'; '.join(report.errors)}. Nothing was sent.")
+
+    def check_model(self, model: str) -> None:
+        """Check that the gateway of this connection can be asked for a model.
+
+        :raises FluxInputError: if it cannot, saying how models are written for it.
+        """
+        try:
+            self.access.gateway.dialect(model)
+        except ValueError as error:
+            raise FluxInputError(f"{error} (connection {self.flux_conn_id!r}). Nothing was sent.") from None
 
     def read_input(
         self, model: str, input: Mapping[str, JSON], input_files: Mapping[str, JSON] | None = None
@@ -142,6 +162,9 @@ class FluxHook(GatewayCalls):
         deadline: float | None = None,
         generation: int = 0,
         try_number: int = 1,
+        patience: float | None = None,
+        attempt: int = 0,
+        passed: Sequence[Mapping[str, JSON]] = (),
         unrecorded_since: float | None = None,
     ) -> Submission:
         """Describe a prediction that :meth:`run_submission` is to have.
@@ -152,6 +175,7 @@ class FluxHook(GatewayCalls):
         :param cancel_at: when the service itself should end the prediction, in seconds since the epoch.
         """
         check_webhook(webhook, webhook_events_filter)
+        self.check_model(model)
         gateway = self.access.gateway
 
         def request(sent: Mapping[str, JSON]) -> Request:
@@ -177,6 +201,9 @@ class FluxHook(GatewayCalls):
                 resubmits=on_unknown_submission == "resubmit",
             ),
             deadline=deadline_or_default(deadline),
+            patience=patience,
+            attempt=attempt,
+            passed=list(passed),
             unrecorded_since=unrecorded_since,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import NoIdError
-from airflow_provider_flux.protocol.pricing import Prices, read_price_list
+from airflow_provider_flux.protocol.pricing import CREDIT_USD, Prices, read_price_list
 from airflow_provider_flux.protocol.submission import NotSubmitted
 
 T = TypeVar("T")
@@ -71,18 +72,43 @@ class GatewayCalls(BaseHook):
         return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
     def balance(self) -> float:
-        """Return what is left to spend, in USD (DeerAPI only: CometAPI takes the key in a URL, Replicate has none).
+        """Return what is left to spend, in USD (DeerAPI and BFL: CometAPI takes the key in a URL, Replicate has none).
 
         :raises FluxConnectionError: if the gateway does not tell.
         """
-        preset = self.access.gateway.preset
-        limit = self._read(preset.balance_path, "balance")
-        used = self._read(preset.usage_path, "balance")
+        limit = self._read(self.access.gateway.preset.balance_path, "balance")
         try:
-            # The limit is in dollars and the usage in hundredths of a dollar (DeerAPI's balance page).
-            return float(limit["hard_limit_usd"]) - float(used["total_usage"]) / 100
+            if self.access.gateway.preset.bills_on_create:
+                return float(limit["credits"]) * CREDIT_USD
+            return float(limit["hard_limit_usd"]) - self.used()
         except (KeyError, TypeError, ValueError):
             raise self._malformed("balance") from None
+
+    def used(self) -> float:
+        """Return what the account has used since it exists, in USD (DeerAPI only).
+
+        :raises FluxConnectionError: if the gateway does not tell.
+        """
+        usage = self._read(self.access.gateway.preset.usage_path, "usage")
+        try:
+            # In hundredths of a dollar, while the limit is in dollars (DeerAPI's balance page).
+            return float(usage["total_usage"]) / 100
+        except (KeyError, TypeError, ValueError):
+            raise self._malformed("usage") from None
+
+    def learn_prices(self) -> None:
+        """Ask the gateway what its models cost, if it tells and has not been asked. Costs of this hook go by it."""
+        if not self.access.gateway.preset.price_list_path or self.access.listed_prices:
+            return
+        try:
+            listed = self.price_list()
+        except FluxError as error:
+            self.log.warning(
+                "What %s asks is not known, and taken to be no more than elsewhere: %s", self.gateway_name, error
+            )
+            return
+        self.access = replace(self.access, listed_prices=listed)
+        self.log.info("%s lists prices of %d models, as of today", self.gateway_name, len(listed))
 
     def price_list(self) -> Prices:
         """Return what the gateway says its models cost, in USD (CometAPI only; the first page of its public list).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -14,7 +14,9 @@ from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
 from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
 from airflow_provider_flux.links import FluxPicturesLink, leave_to_plugin
 from airflow_provider_flux.operators.flux import DEFAULT_TIMEOUT
+from airflow_provider_flux.protocol.fallbacks import USUAL_CAUSES, FallbackCause
 from airflow_provider_flux.tasks.arguments import path_argument
+from airflow_provider_flux.tasks.fallback_arguments import PATIENCE, check_fallbacks
 from airflow_provider_flux.tasks.pending import check_poll_interval, check_timeout
 from airflow_provider_flux.tasks.templating import TextTemplates
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context, ObjectStoragePath
 
-    from airflow_provider_flux.batch.rendering import RowRenderer
+    from airflow_provider_flux.batch.planning import Way
     from airflow_provider_flux.batch.rows import Row
     from airflow_provider_flux.batch.run import BatchRun
 
@@ -70,6 +72,11 @@ class FluxBatchOperator(TextTemplates, BaseOperator):
         of the provider's list, or ``prices`` in the connection's extra.
     :param timeout: how long a prediction may take from its submission; it is canceled then, and its row fails.
     :param poll_interval: exactly this many seconds between polls of a prediction; fitted to the model if not given.
+    :param fallbacks: other ways to make a row, as :class:`~airflow_provider_flux.operators.flux.FluxPredictionOperator`
+        describes them; what they say may be templates and functions of the row, too. One that was refused as
+        unavailable ten times running is left out for a minute, then tried with one row.
+    :param fallback_on: for what the next way is taken.
+    :param patience: seconds for which a way that does not accept is tried before the next one is taken.
     :param input_files: paths of pictures by the names of their fields, for models that are not in the catalogue.
     :param input_transfer: how pictures from a path travel: ``inline`` as ``data:`` URIs, ``upload`` to Replicate,
         ``signed`` as URLs that their storage signs, or what fits best (``auto``).
@@ -116,6 +123,9 @@ class FluxBatchOperator(TextTemplates, BaseOperator):
         budget_usd: float | str | None = None,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         poll_interval: float | None = None,
+        fallbacks: Sequence[Mapping[str, Any]] = (),
+        fallback_on: Collection[FallbackCause] = USUAL_CAUSES,
+        patience: float = PATIENCE,
         input_files: Mapping[str, Any] | None = None,
         input_transfer: InputTransfer = "auto",
         validate_input: bool = True,
@@ -136,6 +146,10 @@ class FluxBatchOperator(TextTemplates, BaseOperator):
         check_poll_interval(poll_interval)
         check_input_transfer(input_transfer)
         check_timeout(timeout)
+        check_fallbacks(fallbacks, fallback_on, patience)
+        self.fallbacks = fallbacks
+        self.fallback_on = fallback_on
+        self.patience = patience
         self.rows = rows
         self.rows_options = rows_options
         self.model = model
@@ -207,11 +221,11 @@ class FluxBatchOperator(TextTemplates, BaseOperator):
         manifest_path = self._manifest_path(output_path)
         table = run.Table.from_argument(self.rows, self.rows_options)
         timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
+        ways = self._ways(context)
         return run.BatchRun(
-            hook=self.hook,
             plan=run.BatchPlan(
                 table=table,
-                renderer=self._renderer(context),
+                ways=ways,
                 manifest_path=manifest_path,
                 suffix=table.suffix or _suffix_of_mapped(context),
                 lease=run.Lease.of_task(context["ti"]),
@@ -220,7 +234,7 @@ class FluxBatchOperator(TextTemplates, BaseOperator):
             ),
             policy=run.BatchPolicy(
                 run.Identity.of_task(context),
-                can_list=self.hook.access.gateway.preset.lists_predictions,
+                can_list=[way.hook.access.gateway.preset.lists_predictions for way in ways],
                 resubmits=self.on_unknown_submission == "resubmit",
                 incremental=self.incremental,
             ),
@@ -235,24 +249,36 @@ class FluxBatchOperator(TextTemplates, BaseOperator):
                 cancel_on_kill=self.cancel_on_kill,
                 write_sidecars=self.write_sidecars,
                 input_transfer=self.input_transfer,
+                fallback_on=tuple(self.fallback_on) if self.fallbacks else (),
+                patience=self.patience,
             ),
             # Asked for by what is there, not by version: the store came with Airflow 3.3.
             figures=context.get("task_state_store"),
             log=self.log,
         )
 
-    def _renderer(self, context: Context) -> RowRenderer:
+    def _ways(self, context: Context) -> list[Way]:
+        """Return the ways to make a row, each with its connection read."""
+        from airflow_provider_flux.batch.planning import Way
         from airflow_provider_flux.batch.rendering import RowRenderer
 
-        return RowRenderer(
-            self.get_template_env(),
-            context,
-            key=self.key,
-            model=self.model,
-            prompt=self.prompt,
-            input=self.input,
-            input_files=self.input_files,
-        )
+        ways, hooks = [], {self.flux_conn_id: self.hook}
+        for said in ({}, *self.fallbacks):
+            conn_id = said.get("flux_conn_id", self.flux_conn_id)
+            hook = hooks.setdefault(conn_id, FluxHook(conn_id))
+            hook.learn_prices()
+            model = said.get("model", self.model)
+            renderer = RowRenderer(
+                self.get_template_env(),
+                context,
+                key=self.key,
+                model=model,
+                prompt=self.prompt,
+                input=said.get("input", self.input),
+                input_files=self.input_files,
+            )
+            ways.append(Way(model if isinstance(model, str) else "the model of each row", renderer, hook))
+        return ways
 
     def _manifest_path(self, output_path: str) -> str:
         if self.manifest_path is None and not self._manifest_is_given:

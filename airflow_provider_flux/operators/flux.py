@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from airflow.configuration import conf
@@ -13,41 +15,38 @@ from airflow.sdk import BaseOperator
 from airflow_provider_flux.client.cancel import cancel_prediction, give_up_prediction
 from airflow_provider_flux.exceptions import (
     FluxDeadlineError,
-    FluxKilledError,
+    FluxError,
     FluxOutputError,
     FluxOutputNotStoredError,
     FluxStillRunningError,
     TaskDeferralTimeout,
 )
 from airflow_provider_flux.hooks.flux import FluxHook, OnUnknownSubmission
-from airflow_provider_flux.inputs.picture_reading import names_files
 from airflow_provider_flux.inputs.transfer import InputTransfer, check_input_transfer
-from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink, is_known_to_plugin, leave_to_plugin
-from airflow_provider_flux.operators.base import PredictionTask
-from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, NotInTime
+from airflow_provider_flux.links import FluxPicturesLink, FluxPredictionLink, leave_to_plugin
+from airflow_provider_flux.operators.submitting import SubmittingTask
+from airflow_provider_flux.protocol.cancellation import NotInTime
+from airflow_provider_flux.protocol.fallbacks import USUAL_CAUSES, FallbackCause
 from airflow_provider_flux.protocol.picture_inputs import pictures_of
-from airflow_provider_flux.protocol.prediction import CANCELED, Prediction
+from airflow_provider_flux.protocol.prediction import CANCELED, Prediction, PredictionStatus
 from airflow_provider_flux.protocol.resume import SubmissionRecord, can_be_handed_on, was_canceled_under
-from airflow_provider_flux.protocol.submission import Submission
-from airflow_provider_flux.tasks.arguments import text_argument, webhook_argument, whole_input
+from airflow_provider_flux.tasks.arguments import webhook_argument
 from airflow_provider_flux.tasks.end_from_trigger import EndFromTrigger, ends_from_trigger
+from airflow_provider_flux.tasks.fallback_arguments import PATIENCE, check_fallbacks
 from airflow_provider_flux.tasks.pending import (
     PendingPrediction,
     check_poll_interval,
     check_timeout,
     default_wait_before_defer,
     ended_status,
-    wait_on_create,
 )
 from airflow_provider_flux.tasks.results import (
-    describe,
     publish_id,
     publish_result,
     published_id,
     settle,
-    with_published_inputs,
 )
-from airflow_provider_flux.tasks.state_store import SubmissionRecords, generation_of, is_first_start, try_number_of
+from airflow_provider_flux.tasks.state_store import SubmissionRecords, is_first_start
 from airflow_provider_flux.triggers.defer import defer_until_ended
 
 if TYPE_CHECKING:
@@ -58,10 +57,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 """Replicate stops any prediction after 30 minutes (its lifecycle page)."""
 
-EXECUTION_TIMEOUT_MARGIN = 5.0
 
-
-class FluxPredictionOperator(PredictionTask, BaseOperator):
+class FluxPredictionOperator(SubmittingTask, BaseOperator):
     """Make one picture, or several, with a FLUX model.
 
     XComs: ``return_value`` is the prediction id, or the list of output URLs if the operator waits, or the list of paths
@@ -69,7 +66,10 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
     ended (until then the task's record has it; where no record is kept, it is pushed before any wait, too);
     ``output_url`` is the first URL.
 
-    :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
+    :param model: such as ``black-forest-labs/flux-schnell``, or ``owner/name:version``; at Replicate also
+        ``deployments/owner/name``. One of BFL's short names, such as ``flux-2-pro``, asks BFL, or a gateway in that
+        style.
+    :param version: the version of the model, if that is not part of its name.
     :param prompt: the prompt; a short way to write ``input={"prompt": ...}``.
     :param input: everything meant for the model. Checked against the model's schema before anything is sent. A field
         that is a picture takes an https URL, a ``data:`` URI, or anything ``ObjectStoragePath`` takes, such as
@@ -93,6 +93,14 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
     :param cancel_on_kill: cancel the prediction when the task is ended by a person or its worker is stopped.
     :param cancel_on_timeout: cancel the prediction at the deadline.
     :param validate_input: check the input against the model's schema.
+    :param fallbacks: other ways to make the picture, each an object with some of ``model``, ``flux_conn_id`` and
+        ``input``; the rest is as said here, and so is the prompt. They are taken one after the other, each with the
+        whole ``timeout``, if the one before has made no picture and certainly costs nothing more. All are checked
+        before anything is sent, and a field that a fallback does not know is an error.
+    :param fallback_on: for what the next way is taken: ``unavailable`` (refused, or not reached), ``credit``,
+        ``failed``, ``refused_content``, ``deadline`` (canceled at it). Never if nobody knows whether a prediction was
+        made.
+    :param patience: seconds for which a way that does not accept is tried before the next one is taken.
     :param input_files: paths of pictures by the names of their fields, for models that are not in the catalogue.
     :param input_transfer: how pictures from a path travel: ``inline`` as ``data:`` URIs, ``upload`` to Replicate,
         ``signed`` as URLs that their storage signs, or what fits best (``auto``).
@@ -105,6 +113,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
 
     template_fields: Sequence[str] = (
         "model",
+        "version",
         "prompt",
         "input",
         "flux_conn_id",
@@ -112,6 +121,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         "webhook_events_filter",
         "output_path",
         "input_files",
+        "fallbacks",
     )
     template_fields_renderers = {"input": "json"}
     operator_extra_links = (FluxPredictionLink(), FluxPicturesLink())
@@ -120,7 +130,8 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
     def __init__(
         self,
         *,
-        model: str,
+        model: str | None = None,
+        version: str | None = None,
         prompt: str | None = None,
         input: Mapping[str, Any] | None = None,
         flux_conn_id: str = FluxHook.default_conn_name,
@@ -137,6 +148,9 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
         validate_input: bool = True,
+        fallbacks: Sequence[Mapping[str, Any]] = (),
+        fallback_on: Collection[FallbackCause] = USUAL_CAUSES,
+        patience: float = PATIENCE,
         input_files: Mapping[str, Any] | None = None,
         input_transfer: InputTransfer = "auto",
         durable: bool = True,
@@ -148,7 +162,14 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         if on_unknown_submission not in get_args(OnUnknownSubmission):
             choices = " or ".join(map(repr, get_args(OnUnknownSubmission)))
             raise ValueError(f"on_unknown_submission must be {choices}, not {on_unknown_submission!r}")
-        self.model = model
+        if model is None and version is None:
+            raise ValueError("model is missing; give one such as 'black-forest-labs/flux-schnell'")
+        check_fallbacks(fallbacks, fallback_on, patience)
+        self.model = "" if model is None else model
+        self.version = version
+        self.fallbacks = fallbacks
+        self.fallback_on = fallback_on
+        self.patience = patience
         self.prompt = prompt
         self._prompt_is_given = prompt is not None
         self.input = input
@@ -174,23 +195,27 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
         self.input_files = input_files
         check_input_transfer(input_transfer)
         self.input_transfer = input_transfer
-        self._input_read: dict[str, Any] | None = None
         self.durable = durable
         self.on_unknown_submission = on_unknown_submission
-        self._prediction_id: str | None = None
         self._deadline: float | None = None
-        self._killed = False
 
     def execute(self, context: Context) -> Any:
         """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
-        deadline = self._deadline = time.time() + self._seconds_allowed()
-        self.model = text_argument("model", self.model, "a model such as black-forest-labs/flux-schnell")
         self.webhook = webhook_argument(self.webhook)
-        self._input_read = self._read_input()
+        ways = self._ways = self._ways or self._find_ways()
+        ways.check(validate_input=self.validate_input, input_files=self.input_files)
         if self._storage is not None:
             self._storage.check()
         records = SubmissionRecords.of_task(context, durable=self.durable)
-        prediction = self._attach_or_submit(context, deadline, records)
+        # What is not read costs no call, and what a first start reads can only be nothing.
+        record = ways.take_up(None if is_first_start(context) else records.read())
+        self._take_way(ways)
+        return self._in_one_way_or_another(context, lambda: self._make(context, records, record))
+
+    def _make(self, context: Context, records: SubmissionRecords, record: SubmissionRecord | None) -> Any:
+        """Make the prediction in the way that is taken, or go on with that of an earlier try, and wait for it."""
+        deadline = self._deadline = time.time() + self._seconds_allowed()
+        prediction = self._attach_or_submit(context, deadline, records, record)
         self._take_note_of(prediction)
         publish_id(context, prediction.id)
         if self.wait_for_completion and can_be_handed_on(prediction):
@@ -211,12 +236,18 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Go on where the trigger left off, to the end and on this worker."""
         pending = PendingPrediction.from_event(event)
+        if self.fallbacks:
+            self._ways = self._find_ways()
+            record = SubmissionRecords.of_task(context, durable=self.durable).read()
+            self._ways.take_up_named(pending.flux_conn_id, pending.model, record)
         self.flux_conn_id, self.model = pending.flux_conn_id, pending.model
         # Before a signal can cancel: its handler must not be the one to look the connection up.
         self.hook.access  # noqa: B018
         self._prediction_id, self._deadline = pending.prediction_id, pending.deadline
         self.prediction_page = None
-        status = ended_status(event)
+        return self._in_one_way_or_another(context, lambda: self._complete(context, pending, ended_status(event)))
+
+    def _complete(self, context: Context, pending: PendingPrediction, status: PredictionStatus | None) -> Any:
         if status is None:
             return self._wait(context, pending, at_once=True, may_defer=False)
         prediction = self.hook.get_ended_prediction(pending.prediction_id, status)
@@ -236,97 +267,36 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
                 raise
             self.log.warning("Prediction %s: no triggerer has waited for it to its deadline", prediction_id)
             try:
-                return self._settle(context, self._give_up(context, prediction_id))
+                return self._in_one_way_or_another(
+                    context, lambda: self._settle(context, self._give_up(context, prediction_id))
+                )
             except FluxDeadlineError as late:
                 raise late from error
+
+    def _in_one_way_or_another(self, context: Context, go_on: Callable[[], Any]) -> Any:
+        """Go on, and where that brings no picture and costs nothing more, take the fallbacks one after the other."""
+        while True:
+            try:
+                return go_on()
+            except FluxError as error:
+                if self._killed or not self.fallbacks:
+                    raise
+                ways = self._ways = self._ways or self._find_ways()
+                if not ways.pass_over(error, self.log):
+                    raise
+            if self._input_read is None:
+                # On another worker than the one on which they were checked and read.
+                ways.check(validate_input=self.validate_input, input_files=self.input_files)
+            self._take_way(ways)
+            self._prediction_id = None
+            records = SubmissionRecords.of_task(context, durable=self.durable)
+            go_on = partial(self._make, context, records, None)
 
     def on_kill(self) -> None:
         """Cancel the prediction, unless it has ended."""
         self._killed = True
         if self.cancel_on_kill and self._prediction_id is not None:
             self.log.info("%s", cancel_prediction(self.hook.access, self._prediction_id, self.log).report)
-
-    def _seconds_allowed(self) -> float:
-        timeout = self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else float(self.timeout)
-        if self.execution_timeout is None:
-            return timeout
-        # A little sooner than Airflow, which would end the task without a word about the prediction.
-        limit = self.execution_timeout.total_seconds()
-        return min(timeout, limit - min(EXECUTION_TIMEOUT_MARGIN, limit / 10))
-
-    def _attach_or_submit(self, context: Context, deadline: float, records: SubmissionRecords) -> Prediction:
-        has_no_list = not self.hook.access.gateway.preset.lists_predictions
-        if not records.are_kept and (has_no_list or any(pictures_of(self._input_read or {}))):
-            self.log.warning(
-                "This task keeps no record of its prediction (that takes Airflow 3.3 and durable=True), and %s: if the "
-                "worker dies from here on, a retry pays for a second one",
-                f"{self.hook.gateway_name} has no list" if has_no_list else "no list tells whose a picture in it is",
-            )
-
-        def save(record: SubmissionRecord | None, prediction: Prediction | None) -> None:
-            shows = self.wait_for_completion and is_known_to_plugin(type(self))
-            records.save(record, self._described(prediction) if shows and prediction is not None else None)
-
-        submission = self._submission(context, deadline, records)
-        # What is not read costs no call, and what a first start reads can only be nothing.
-        record = None if is_first_start(context) else records.read()
-        return self.hook.run_submission(submission, record, save, self._check_going_on, self.input_transfer)
-
-    def _described(self, prediction: Prediction) -> dict[str, Any]:
-        return describe(prediction, self.hook.access, model=self.model, input=self._input_read or {})
-
-    def _shown(self, context: Context) -> Mapping[str, Any] | None:
-        """Return the first ``flux_result`` as the record has it; None if it was pushed."""
-        return SubmissionRecords.of_task(context, durable=self.durable).read_shown()
-
-    def _check_going_on(self) -> None:
-        if self._killed:
-            raise FluxKilledError("The task was ended before its prediction was asked for; nothing was sent.")
-
-    def _submission(self, context: Context, deadline: float, records: SubmissionRecords) -> Submission:
-        run: Any = context.get("dag_run")
-        started = getattr(run, "start_date", None)
-        is_retry_without_record = self.durable and not records.are_kept and try_number_of(context) > 1
-        return self.hook.submission(
-            self.model,
-            self._input_read if self._input_read is not None else self._whole_input(),
-            webhook=self.webhook,
-            webhook_events_filter=self.webhook_events_filter,
-            on_unknown_submission=self.on_unknown_submission,
-            cancel_at=deadline + CANCEL_AFTER_MARGIN if self.wait_for_completion and self.cancel_on_timeout else None,
-            wait=wait_on_create(self.model) if self.wait_for_completion else None,
-            deadline=deadline,
-            generation=generation_of(context),
-            try_number=try_number_of(context),
-            unrecorded_since=started.timestamp() if started is not None and is_retry_without_record else None,
-        )
-
-    def _take_note_of(self, prediction: Prediction) -> None:
-        self._prediction_id = prediction.id
-        self._show_page(prediction)
-        if self._killed:
-            # The signal came while the create was under way, when there was nothing to cancel yet.
-            self.on_kill()
-            raise FluxKilledError(f"The task was ended while prediction {prediction.id} was being made.")
-
-    def _whole_input(self) -> dict[str, Any]:
-        return whole_input(self.prompt, self.input, prompt_is_given=self._prompt_is_given)
-
-    def _read_input(self) -> dict[str, Any]:
-        """Return the input with its pictures read, once all of it is checked."""
-        given = self._whole_input()
-        self.hook.check_input(self.model, given, against_schema=self.validate_input)
-        return self.hook.read_input(self.model, given, self.input_files)
-
-    def _input_of(self, context: Context, prediction: Prediction) -> dict[str, Any]:
-        """Return what the prediction was made of."""
-        if self._input_read is not None:
-            return self._input_read
-        given = self._whole_input()
-        if not names_files(self.model, given, self.input_files):
-            return given
-        # On another worker now: what was read there is known from what it has told, and is not read again.
-        return with_published_inputs(context, {**given, **(self.input_files or {})}, self._shown(context))
 
     def _wait(self, context: Context, pending: PendingPrediction, *, at_once: bool, may_defer: bool) -> Any:
         """Wait on the worker: for a while before deferring, else to the deadline."""
@@ -352,16 +322,20 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
             pending,
             poll_interval=self.poll_interval,
             cancel_on_kill=self.cancel_on_kill,
-            # The triggerer does not know the input's pictures, of which `flux_result` tells.
-            end_task=ends_from_trigger(self, self._ending, FluxPredictionOperator) and not reads_pictures,
+            # The triggerer does not know the input's pictures and what was tried before, of which `flux_result` tells.
+            end_task=ends_from_trigger(self, self._ending, FluxPredictionOperator)
+            and not (reads_pictures or self._passed),
         )
 
     def _settle(self, context: Context, prediction: Prediction) -> Any:
         """Hand on the pictures, or the error. A prediction that was canceled under another try is made again."""
         records = SubmissionRecords.of_task(context, durable=self.durable)
         policy = self._submission(context, time.time(), records).policy
-        # The record costs a call to Airflow, and tells nothing of a prediction that nobody has canceled.
-        record = records.read() if prediction.status in CANCELED else None
+        # The record costs a call to Airflow, and else tells nothing of a prediction that nobody has canceled.
+        is_told = prediction.status in CANCELED or self.hook.access.gateway.preset.bills_on_create
+        record = records.read() if is_told else None
+        if record is not None and record.prediction_id == prediction.id:
+            prediction = replace(prediction, metrics={**record.billed, **prediction.metrics})
         if not self._killed and was_canceled_under(prediction, record, policy):
             self.log.info("Prediction %s of an earlier try was canceled; making a new one", prediction.id)
             return self.execute(context)
@@ -374,6 +348,7 @@ class FluxPredictionOperator(PredictionTask, BaseOperator):
                 input=self._input_of(context, prediction),
                 storage=self._storage,
                 deadline=self._deadline,
+                passed=self._passed,
             )
         except FluxOutputNotStoredError as error:
             if records.are_kept:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from airflow_provider_flux.protocol.dialects import DEPLOYMENTS, is_version, unversioned
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.run_times import SEEDS
 from airflow_provider_flux.protocol.storable import find_unstorable
@@ -23,7 +25,19 @@ if TYPE_CHECKING:
 OWNER = "black-forest-labs"
 
 MODELS = tuple(f"{OWNER}/{name}" for name in SEEDS)
-"""The models whose input is checked."""
+"""The models of Replicate's whose input is checked."""
+
+BFL_MODELS = (
+    "flux-2-pro",
+    "flux-2-max",
+    "flux-2-flex",
+    "flux-pro-1.1",
+    "flux-pro-1.1-ultra",
+    "flux-kontext-pro",
+    "flux-kontext-max",
+    "flux-dev",
+)
+"""The models of BFL's whose input is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +54,15 @@ class InputReport:
 
 @functools.cache
 def input_schema(model: str) -> Mapping[str, JSON] | None:
-    """Return the JSON Schema of a model's input, or None for a model that is not in the catalogue."""
-    if model not in MODELS:
+    """Return the JSON Schema of a model's input, or None for a model that is not in the catalogue.
+
+    A version of a model is taken to be like the latest, except that no input is refused on that account.
+    """
+    name = unversioned(model)
+    if name not in (*MODELS, *BFL_MODELS):
         return None
-    file = resources.files(__package__) / "schemas" / f"{model.rpartition('/')[2]}.json"
+    folder = resources.files(__package__) / "schemas"
+    file = folder / "bfl" / f"{name}.json" if name in BFL_MODELS else folder / f"{name.rpartition('/')[2]}.json"
     schema: Mapping[str, JSON] = json.loads(file.read_text("utf-8"))
     return schema
 
@@ -91,12 +110,31 @@ def check_model(model: str) -> str | None:
         return f"model must be a text such as {MODELS[0]!r}, not {type(model).__name__}"
     for problem in find_unstorable(model, "model"):
         return problem
-    owner, slash, name = model.partition("/")
-    if owner and slash and name and "/" not in name and model == model.strip() and ".." not in (owner, name):
+    name = model.removeprefix(DEPLOYMENTS)
+    if is_version(name) or (_FULL_NAME.fullmatch(name) and ".." not in name.partition(":")[0].split("/")):
         return None
-    likely = difflib.get_close_matches(model.strip().rpartition("/")[2], SEEDS, n=1)
-    hint = f"; did you mean {OWNER}/{likely[0]}?" if likely else ""
-    return f"model {model!r} is not of the form owner/name{hint}"
+    names = [f"{OWNER}/{seed}" for seed in SEEDS] if "/" in model else [*BFL_MODELS, *SEEDS]
+    likely = difflib.get_close_matches(model.strip().removeprefix("replicate/"), names, n=1)
+    if model in BFL_MODELS or (_SHORT_NAME.fullmatch(model) and not (likely and _is_misspelt(model, likely[0]))):
+        return None
+    if likely and likely[0] in SEEDS and likely[0] not in BFL_MODELS:
+        likely = [f"{OWNER}/{likely[0]}"]
+    hint = f"; did you mean {likely[0]}?" if likely else ""
+    return f"model {model!r} is not of the form owner/name, and no name of BFL's{hint}"
+
+
+def _is_misspelt(name: str, likely: str) -> bool:
+    """Tell whether a name is that of a known model, misspelt, and not that of a newer one."""
+    alike = difflib.SequenceMatcher(None, name, likely).ratio() >= MISSPELT
+    return alike and re.findall(r"[\d.]+", name) == re.findall(r"[\d.]+", likely)
+
+
+MISSPELT = 0.85
+"""How much alike two names are of which one is taken to be the other."""
+
+_FULL_NAME = re.compile(r"[^\s/:]+/[^\s/:]+(:[0-9a-f]+)?")
+_SHORT_NAME = re.compile(r"flux-[a-z0-9.-]+")
+"""BFL's names all begin like that (its OpenAPI file)."""
 
 
 def check_input(model: str, input: Mapping[str, JSON], *, against_schema: bool = True) -> InputReport:
@@ -112,7 +150,7 @@ def check_input(model: str, input: Mapping[str, JSON], *, against_schema: bool =
     if not isinstance(input, Mapping):
         return InputReport((f"input must be a mapping of field names to values, not {type(input).__name__}",))
     unsendable = _unsendable_fields(input)
-    schema = input_schema(model) if against_schema else None
+    schema = input_schema(model) if against_schema and unversioned(model) == model else None
     if unsendable or schema is None:
         return InputReport(unsendable)
     return InputReport(_schema_errors(schema, input), _unknown_fields(model, schema, input))

@@ -314,6 +314,9 @@ def _failure(request: Request, answer: Response, payload: JSON) -> Failure:
 def _reason(status: int, code: str, message: str) -> Reason:
     if is_content_refusal(f"{code} {message}"):
         return Reason.CONTENT
+    if status == 403 and "not authenticated" in message.lower():
+        # BFL's word for a wrong key, and for none (its skills repository).
+        return Reason.KEY
     known = _REASON_OF_CODE.get(code) or _REASON_OF_STATUS.get(status)
     if known is not None:
         return known

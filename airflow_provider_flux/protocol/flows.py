@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_flux.protocol.catalogue import expected_outputs
-from airflow_provider_flux.protocol.classify import Failure, Problem, Success, Verdict, absent, classify, malformed
+from airflow_provider_flux.protocol.classify import Failure, Problem, Reason, Success, Verdict, absent, classify
 from airflow_provider_flux.protocol.gateways import Gateway
 from airflow_provider_flux.protocol.messages import JSON, Log, Request, Response
 from airflow_provider_flux.protocol.prediction import (
@@ -145,7 +145,8 @@ class Conversation:
 
         :raises CallFailed: if it was refused or nobody can know whether it was made.
         """
-        return (yield from self._until_clear(request, self._prediction_in(request), deadline))
+        created: Prediction = yield from self._until_clear(request, self._prediction_in(request), deadline)
+        return self.gateway.located(request, created)
 
     def get(self, prediction_id: str, *, deadline: float) -> Flow[Prediction]:
         """Ask for one prediction once, retrying transient problems until the deadline.
@@ -239,6 +240,9 @@ class Conversation:
             cancel route, so this is to be expected there.
         """
         request = self.gateway.cancel(prediction_id)
+        if request is None:
+            nothing = f"{self.gateway.preset.label} has no way to cancel it"
+            raise CallFailed(Failure(Reason.NOT_FOUND, nothing, f"prediction {prediction_id}"))
         payload = yield from self._until_clear(request, lambda answer: answer, deadline, doubtful_limit=1)
         prediction = read_prediction(payload, asked_for=prediction_id)
         return prediction if isinstance(prediction, Prediction) else None
@@ -260,7 +264,7 @@ class Conversation:
         payload = yield from self.read(request, deadline=deadline)
         results = payload.get("results") if isinstance(payload, dict) else None
         if not isinstance(results, list):
-            raise CallFailed(malformed(request, payload).failure)
+            raise CallFailed(absent(request, Absent.NOT_A_PREDICTION, payload).failure)
         following = payload.get("next")
         page.next = following if isinstance(following, str) and following else None
         found = (read_prediction(item) for item in results)

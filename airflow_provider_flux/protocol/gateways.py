@@ -1,8 +1,8 @@
-"""The gateways: what each one is called, where it lives, and how a request to it looks.
+"""How a request to a gateway looks.
 
-A path is always built from ids on the connection's own origin. The ``urls`` of an answer name Replicate's
-host even when a gateway answered, so they are never followed (seen in the samples of DeerAPI's and CometAPI's
-create pages).
+A path is always built from ids, on the connection's own origin or on one of BFL's hosts. The ``urls`` of an answer name
+Replicate's host even when a gateway answered, so they are never followed (seen in the samples of DeerAPI's and
+CometAPI's create pages).
 """
 
 from __future__ import annotations
@@ -10,16 +10,25 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_flux.protocol.dialects import (
+    BFL,
+    DEPLOYMENT,
+    IN_BFLS_STYLE,
+    MODEL,
+    VERSION,
+    Dialect,
+    dialect_of,
+    is_bfl_host,
+    parted,
+)
 from airflow_provider_flux.protocol.messages import JSON, Purpose, Request
 from airflow_provider_flux.protocol.prediction import NoIdError, Prediction, read_id
+from airflow_provider_flux.protocol.presets import GATEWAY_PREFIX, PRESETS, Preset
 from airflow_provider_flux.protocol.urls import tidy
 from airflow_provider_flux.protocol.wording import nearest
-
-GATEWAY_PREFIX = "/replicate/v1"
-"""Where DeerAPI, CometAPI and gateways like them serve Replicate's API."""
 
 SHORTEST_CANCEL_AFTER = 5
 """Seconds (Replicate's prediction deadlines)."""
@@ -27,113 +36,35 @@ SHORTEST_CANCEL_AFTER = 5
 LONGEST_WAIT = 60
 """Seconds (Replicate's OpenAPI file)."""
 
-REQUESTS_PER_MINUTE = 30_000
-"""Our own choice for gateways that publish no limit, to be corrected by their 429s.
-
-500 a second is what a mapped run of 1,000 needs at most: 200 a second at a poll every 5 s, and up to 400 when they are
-deferred as fast as a triggerer takes them up (125 a second) and are polled three times soon after. Of 10,000 that are
-pending at the longest interval of 15 s it makes a poll every 20 s.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """What is known of a gateway before anything is asked.
-
-    :param name: the name used in the connection's ``gateway`` field.
-    :param label: the name people know it by.
-    :param origin: scheme and host; empty for a gateway that the connection's host names.
-    :param prefix: path under which the predictions are.
-    :param lists_predictions: whether past predictions can be listed.
-    :param status_is_exact: whether the status is never behind the output.
-    :param waits_on_create: whether it holds the answer to a create back until the prediction has ended, when asked to
-        with ``Prefer: wait``.
-    :param ends_predictions: whether it ends a prediction by itself when asked to with ``Cancel-After``.
-    :param identity_path: a free request that needs the key, for the test button; empty where none is known.
-    :param balance_path: a free request that tells what may be spent in all; empty where none is known.
-    :param usage_path: a free request that tells what has been spent of it; empty where none is known.
-    :param files_path: where files can be uploaded that inputs may name; empty where they cannot.
-    :param models_path: a free request that lists the models on offer; empty where none is known.
-    :param price_list_path: a free request that tells what models cost; empty where none is known.
-    :param prediction_page: page of one prediction for people, with ``{id}``; empty where none is known.
-    :param requests_per_minute: how many requests one connection sends in a minute at most.
-    :param creates_per_minute: the same for creates, where they have a limit of their own; None if they share the other.
-    """
-
-    name: str
-    label: str
-    origin: str = ""
-    prefix: str = GATEWAY_PREFIX
-    lists_predictions: bool = False
-    status_is_exact: bool = False
-    waits_on_create: bool = False
-    ends_predictions: bool = False
-    identity_path: str = ""
-    balance_path: str = ""
-    usage_path: str = ""
-    files_path: str = ""
-    models_path: str = ""
-    price_list_path: str = ""
-    prediction_page: str = ""
-    requests_per_minute: float = REQUESTS_PER_MINUTE
-    creates_per_minute: float | None = None
-
-
-PRESETS: Mapping[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "deerapi",
-            "DeerAPI",
-            origin="https://api.deerapi.com",
-            identity_path="/v1/models",
-            balance_path="/v1/dashboard/billing/subscription",
-            usage_path="/v1/dashboard/billing/usage",
-            models_path="/v1/models",
-        ),
-        Preset(
-            "cometapi",
-            "CometAPI",
-            origin="https://api.cometapi.com",
-            identity_path="/v1/models",
-            models_path="/v1/models",
-            price_list_path="/api/models",
-        ),
-        Preset(
-            "replicate",
-            "Replicate",
-            origin="https://api.replicate.com",
-            prefix="/v1",
-            lists_predictions=True,
-            status_is_exact=True,
-            waits_on_create=True,
-            ends_predictions=True,
-            identity_path="/v1/account",
-            files_path="/v1/files",
-            prediction_page="https://replicate.com/p/{id}",
-            # Replicate's rate limit page.
-            requests_per_minute=3_000,
-            creates_per_minute=600,
-        ),
-        Preset("custom", "custom gateway"),
-    )
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """One gateway as a connection describes it. Holds no secret.
 
     :param preset: what is known of it.
-    :param origin: scheme, host and port: the only place the key is ever sent to.
+    :param origin: scheme, host and port: the only place the key is ever sent to, but for the other hosts of BFL's where
+        it is one of them.
     :param prefix: path under which the predictions are.
+    :param bfl_prefix: path of the calls in BFL's style.
     :param waits_on_create: the preset's, unless the connection says otherwise.
     """
 
     preset: Preset
     origin: str
     prefix: str
+    bfl_prefix: str
     waits_on_create: bool
+
+    def dialect(self, model: str) -> Dialect:
+        """Return how a model is asked for here.
+
+        :raises ValueError: if there is no such way, saying how models are written.
+        """
+        dialect = dialect_of(model)
+        if dialect in self.preset.dialects:
+            return dialect
+        ways = " or ".join(_WRITTEN[way] for way in self.preset.dialects)
+        raise ValueError(f"{self.preset.label} takes a model as {ways}, not {model!r}")
 
     def create(
         self,
@@ -147,36 +78,64 @@ class Gateway:
     ) -> Request:
         """Build the request that makes, and bills, one prediction.
 
-        :param model: ``owner/name``; its slash stays a slash (documented on both gateways' create pages).
+        :param model: its slash stays a slash (documented on both gateways' create pages).
         :param input: everything meant for the model.
         :param webhook: URL that the gateway is asked to call.
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
         :param cancel_after: seconds after which the service ends the prediction by itself, where it can.
         :param wait: seconds for which the answer may be held back until the prediction has ended, where that is known
             to work.
+        :raises ValueError: if the model cannot be asked for here.
         """
+        dialect = self.dialect(model)
         headers = {}
         if wait is not None and self.waits_on_create and wait >= 1:
             headers["Prefer"] = f"wait={min(LONGEST_WAIT, int(wait))}"
         if cancel_after is not None and self.preset.ends_predictions:
             headers["Cancel-After"] = f"{max(SHORTEST_CANCEL_AFTER, round(cancel_after))}s"
-        body: dict[str, JSON] = {"input": dict(input)}
-        if webhook is not None:
-            body["webhook"] = webhook
-        if webhook_events_filter is not None:
-            body["webhook_events_filter"] = list(webhook_events_filter)
-        return Request(Purpose.CREATE, "POST", f"{self.prefix}/models/{quote(model)}/predictions", body, headers)
+        path = f"{self._prefix_of(dialect)}{dialect.create.format(model=quote(model))}"
+        body = dialect.body(model, input, webhook, webhook_events_filter)
+        place = IN_BFLS_STYLE if dialect is BFL and MODEL in self.preset.dialects else ""
+        return Request(Purpose.CREATE, "POST", path, body, headers, place=place)
+
+    def located(self, request: Request, created: Prediction) -> Prediction:
+        """Return a prediction with the id by which it is asked for: with the place, where that is not the usual one.
+
+        A ``polling_url`` that is on no host of BFL's is not heeded: the key goes to no other.
+
+        :param request: the create that made it.
+        """
+        host = urlsplit(created.polling_url).hostname or ""
+        is_elsewhere = self._may_ask_at(host) and origin_of(created.polling_url) == f"https://{host}" != self.origin
+        place = request.place or (host if is_elsewhere else "")
+        return replace(created, id=f"{created.id}@{place}") if place else created
 
     def get(self, prediction_id: str) -> Request:
-        """Build the request that asks for one prediction."""
-        return Request(Purpose.GET, "GET", self._prediction_path(prediction_id))
+        """Build the request that asks for one prediction.
 
-    def cancel(self, prediction_id: str) -> Request:
-        """Build the request that cancels one prediction.
+        :raises NoIdError: if it can be the id of none.
+        """
+        dialect, known, place = self._found(prediction_id)
+        path = f"{self._prefix_of(dialect)}{dialect.query.format(id=quote(known, safe=''))}"
+        return Request(Purpose.GET, "GET", path, origin=f"https://{place}" if self._may_ask_at(place) else "")
+
+    def cancel(self, prediction_id: str) -> Request | None:
+        """Build the request that cancels one prediction; None where there is no way to.
 
         Documented for Replicate only; on the gateways it is an attempt that may find no such route.
+
+        :raises NoIdError: if it can be the id of none.
         """
-        return Request(Purpose.CANCEL, "POST", f"{self._prediction_path(prediction_id)}/cancel")
+        dialect, known, _ = self._found(prediction_id)
+        if not dialect.cancel:
+            return None
+        path = f"{self._prefix_of(dialect)}{dialect.cancel.format(id=quote(known, safe=''))}"
+        return Request(Purpose.CANCEL, "POST", path)
+
+    def may_have_key(self, origin: str) -> bool:
+        """Tell whether the key may be sent to an origin."""
+        scheme, _, host = origin.partition("://")
+        return origin == self.origin or (scheme == "https" and self._may_ask_at(host))
 
     def list(self, cursor: str | None = None) -> Request:
         """Build the request for one page of past predictions, newest first (Replicate only).
@@ -214,10 +173,28 @@ class Gateway:
         """Return the page of a prediction for people; empty where none is known."""
         return prediction.page or self.preset.prediction_page.format(id=quote(prediction.id, safe=""))
 
-    def _prediction_path(self, prediction_id: str) -> str:
-        if not read_id(prediction_id):
+    def _found(self, prediction_id: str) -> tuple[Dialect, str, str]:
+        """Return how a prediction is asked for, its id as the gateway knows it, and the place that its id names."""
+        known, place = parted(prediction_id)
+        if not read_id(known):
             raise NoIdError(prediction_id)
-        return f"{self.prefix}/predictions/{quote(prediction_id, safe='')}"
+        is_bfl = BFL in self.preset.dialects and (bool(place) or MODEL not in self.preset.dialects)
+        return (BFL, known, place) if is_bfl else (MODEL, known, "")
+
+    def _prefix_of(self, dialect: Dialect) -> str:
+        return self.bfl_prefix if dialect is BFL else self.prefix
+
+    def _may_ask_at(self, host: str) -> bool:
+        scheme, _, own = self.origin.partition("://")
+        return scheme == "https" and is_bfl_host(own) and is_bfl_host(host)
+
+
+_WRITTEN = {
+    MODEL: "owner/name",
+    VERSION: "owner/name:version",
+    DEPLOYMENT: "deployments/owner/name",
+    BFL: "a short name such as flux-2-pro",
+}
 
 
 def choose_gateway(
@@ -252,8 +229,12 @@ def choose_gateway(
     _check_path(path, origin)
     _check_prefix(prefix)
     chosen_prefix = "/" + (prefix or path or preset.prefix).strip("/")
+    chosen_prefix = chosen_prefix.rstrip("/")
     waits = preset.waits_on_create if waits_on_create is None else waits_on_create
-    return Gateway(preset, origin, chosen_prefix.rstrip("/"), waits)
+    # A proxy in front of a gateway has both styles under one path of its own.
+    above = chosen_prefix.removesuffix(GATEWAY_PREFIX) if chosen_prefix.endswith(GATEWAY_PREFIX) else ""
+    bfl_prefix = f"{above}{preset.bfl_prefix}" if MODEL in preset.dialects else chosen_prefix
+    return Gateway(preset, origin, chosen_prefix, bfl_prefix, waits)
 
 
 def origin_of(url: str) -> str:
@@ -315,7 +296,7 @@ def is_loopback(origin: str) -> bool:
 
 
 def _preset_of(origin: str) -> Preset:
-    for preset in PRESETS.values():
-        if preset.origin == origin:
-            return preset
-    return PRESETS["custom"]
+    scheme, _, host = origin.partition("://")
+    if scheme == "https" and is_bfl_host(host):
+        return PRESETS["bfl"]
+    return next((preset for preset in PRESETS.values() if preset.origin == origin), PRESETS["custom"])

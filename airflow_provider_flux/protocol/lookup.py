@@ -98,9 +98,9 @@ def next_look(sent_at: float, now: float) -> float:
     return next((sent_at + after - now for after in LOOKS_AFTER if sent_at + after > now), 0.0)
 
 
-def identity(model: str, input: Mapping[str, JSON]) -> str:
+def identity(input: Mapping[str, JSON]) -> str:
     """Return what two predictions of one input share: numbers that are equal in JSON are written the same."""
-    return json.dumps([model, plain_numbers(input)], sort_keys=True, separators=(",", ":"))
+    return json.dumps(plain_numbers(input), sort_keys=True, separators=(",", ":"))
 
 
 def could_be_made(prediction: Prediction, sent_at: float) -> bool:
@@ -157,7 +157,7 @@ def doubtful_of(
     return [
         prediction
         for prediction in listed
-        if prediction.model == model
+        if prediction.is_of(model)
         and could_be_made(prediction, sent_at)
         and (prediction.created_at or 0.0) <= until
         and (
@@ -169,11 +169,11 @@ def doubtful_of(
 
 def _alike(model: str, input: Mapping[str, JSON]) -> Callable[[Prediction], bool]:
     """Return what tells whether a prediction has an input, but for its pictures."""
-    sought = identity(model, picture_inputs.without_pictures(input, input))
+    sought = identity(picture_inputs.without_pictures(input, input))
 
     def is_alike(prediction: Prediction) -> bool:
         shown = picture_inputs.without_pictures(input, prediction.input)
-        return identity(prediction.model, shown) == sought
+        return prediction.is_of(model) and identity(shown) == sought
 
     return is_alike
 

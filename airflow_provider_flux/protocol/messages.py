@@ -28,13 +28,16 @@ class Purpose(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, relative to the connection's origin.
+    """One request, relative to an origin.
 
     :param purpose: why it is made; decides what may be repeated.
     :param method: the HTTP method.
     :param path: absolute path, already percent-encoded, with the query if there is one.
     :param body: sent as it is if it is bytes, else as JSON; nothing is sent if it is None.
     :param headers: headers besides the authentication.
+    :param origin: scheme and host that it is sent to, where that is not the connection's own.
+    :param place: what is added to the id of the prediction that it makes, so that it is found again there; see
+        :mod:`airflow_provider_flux.protocol.dialects`.
     """
 
     purpose: Purpose
@@ -42,6 +45,8 @@ class Request:
     path: str
     body: Mapping[str, JSON] | bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
+    place: str = ""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path.partition('?')[0]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
+from airflow_provider_flux.protocol.dialects import DEPLOYMENTS, parted
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.urls import tidy
 
@@ -76,6 +77,8 @@ class Prediction:
     :param status: its state.
     :param status_word: the state as the gateway wrote it.
     :param model: the model as the gateway names it, which may be an internal alias; empty if not told.
+    :param version: the version of the model, as the gateway tells it; empty if not told.
+    :param deployment: the deployment that made it, in the same way.
     :param outputs: what it made, always a tuple: URLs, or ``data:`` URIs that must never be stored in XCom.
     :param error: the gateway's text for a failure.
     :param input: the echo of what was asked for.
@@ -84,12 +87,15 @@ class Prediction:
     :param data_removed: whether the service has already deleted input and output.
     :param odd_output: an output that is no URL in any documented shape, shortened.
     :param page: page of the prediction for people, as the answer names it; empty if not told.
+    :param polling_url: where BFL says that it is to be asked for; empty if not told.
     """
 
     id: str
     status: PredictionStatus
     status_word: str = ""
     model: str = ""
+    version: str = ""
+    deployment: str = ""
     outputs: tuple[str, ...] = ()
     error: str | None = None
     input: Mapping[str, JSON] = field(default_factory=dict)
@@ -100,6 +106,11 @@ class Prediction:
     data_removed: bool = False
     odd_output: str = ""
     page: str = ""
+    polling_url: str = ""
+
+    def is_of(self, model: str) -> bool:
+        """Tell whether it may have been asked for by a model's name, in whichever way that is written."""
+        return model in (self.model, self.version, f"{self.model}:{self.version}", f"{DEPLOYMENTS}{self.deployment}")
 
 
 class Absent(Enum):
@@ -155,7 +166,7 @@ def read_prediction(payload: JSON, *, asked_for: str | None = None) -> Predictio
         return Absent.NOT_A_PREDICTION
     if _is_enveloped(payload):
         return _read_envelope(payload, asked_for)
-    if asked_for and (named := ids_in(payload)) and asked_for not in named:
+    if asked_for and (named := ids_in(payload)) and parted(asked_for)[0] not in named:
         return Absent.ANOTHER
     return _read_object(payload, asked_for)
 
@@ -196,7 +207,7 @@ def _read_envelope(payload: Mapping[str, JSON], asked_for: str | None) -> Predic
         return Absent.NOT_A_PREDICTION
     inner = task.get("data")
     named = ids_in(task)[::-1] or ids_in(_mapping(inner))
-    if asked_for and named and asked_for not in named:
+    if asked_for and named and parted(asked_for)[0] not in named:
         return Absent.ANOTHER
     inside = _read_object(inner if isinstance(inner, Mapping) else task, asked_for)
     prediction_id = asked_for or next(iter(named), "")
@@ -237,29 +248,41 @@ def _read_object(payload: Mapping[str, JSON], asked_for: str | None) -> Predicti
     # Replicate's error bodies carry the HTTP code under the same key, as a number.
     if not isinstance(word, str):
         return Absent.NOT_A_PREDICTION
-    result = payload.get("result")
-    sample = result.get("sample") if isinstance(result, Mapping) else None
-    output = payload.get("output", sample)
+    result = _mapping(payload.get("result"))
+    output = payload.get("output", result.get("sample"))
     outputs = _outputs(output)
     moderated = word if word.lower().endswith("moderated") else None
-    error = _error_text(payload.get("error")) or ""
+    error = _error_text(payload.get("error")) or _error_text(payload.get("details") or None) or ""
     failed = _status(word) is PredictionStatus.FAILED
     return Prediction(
         id=asked_for or prediction_id,
         status=_status(word),
         status_word=word,
         model=_text(payload.get("model")),
+        version=_text(payload.get("version")),
+        deployment=_text(payload.get("deployment")),
         outputs=outputs,
         odd_output="" if outputs or not output else _shown(output)[:200],
         error=_joined(moderated, *_codes_of_failure(payload, error), error) if failed else error or None,
         input=_mapping(payload.get("input")),
-        metrics=_mapping(payload.get("metrics")),
+        metrics=_metrics(payload, result),
         created_at=_seconds(payload.get("created_at")),
-        started_at=_seconds(payload.get("started_at")),
-        completed_at=_seconds(payload.get("completed_at")),
+        started_at=_seconds(payload.get("started_at", result.get("start_time"))),
+        completed_at=_seconds(payload.get("completed_at", result.get("end_time"))),
         data_removed=payload.get("data_removed") is True,
         page=_page(payload.get("urls")),
+        polling_url=_url(payload.get("polling_url")) or "",
     )
+
+
+BILLED = ("cost", "input_mp", "output_mp")
+"""What BFL tells of the price of a prediction when it is made: credits, and megapixels (BFL's OpenAPI file)."""
+
+
+def _metrics(payload: Mapping[str, JSON], result: Mapping[str, JSON]) -> dict[str, JSON]:
+    billed = {name: payload[name] for name in BILLED if isinstance(payload.get(name), (int, float))}
+    duration = {"predict_time": result["duration"]} if isinstance(result.get("duration"), (int, float)) else {}
+    return {**billed, **duration, **_mapping(payload.get("metrics"))}
 
 
 def _status(word: str) -> PredictionStatus:

@@ -1,7 +1,9 @@
 """What a prediction costs, as far as that is known.
 
-No answer of a gateway states a price, so a cost is always computed from a list. Where there is no figure, or where the
-parts it depends on are not known, the result is None: a budget must not be kept on a guess.
+Only BFL tells what a prediction costs; elsewhere a cost is computed from a list. What a gateway asks that publishes no
+price is known to be at most what the list says of the same model elsewhere, and what depends on a size that nobody
+knows is at most what the largest costs. Where not even that is known the result is None: a budget must not be kept on a
+guess.
 """
 
 from __future__ import annotations
@@ -12,53 +14,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeGuard
 
-from airflow_provider_flux.protocol.catalogue import OWNER, input_schema
+from airflow_provider_flux.protocol.catalogue import input_schema, picture_fields
+from airflow_provider_flux.protocol.dialects import unversioned
+from airflow_provider_flux.protocol.list_prices import (
+    LARGEST_INPUT,
+    LARGEST_OUTPUT,
+    LIST_PRICES,
+    Price,
+    Quote,
+    ceiling,
+)
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.picture_inputs import is_picture, values_of
 from airflow_provider_flux.protocol.prediction import Prediction
 
 MEGAPIXEL = 1024 * 1024
 
-_PICTURE_FIELDS = ("image", "image_prompt", "input_image", "input_images")
+CREDIT_USD = 0.01
+"""What a credit is worth in which BFL tells a cost (BFL's skills repository)."""
+
+_PICTURE_FIELDS = frozenset(("image", "image_prompt", "input_image", "input_images"))
+"""What the fields of pictures are called, where the model is not in the catalogue."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """What a gateway asks for a model. The parts add up; all are USD.
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a prediction costs, or has cost.
 
-    :param per_prediction: for each prediction, however many pictures it makes.
-    :param per_picture: for each picture made.
-    :param per_input_megapixel: for each megapixel of the pictures in the input.
-    :param per_output_megapixel: for each megapixel of the pictures made. A megapixel is 1024 x 1024 pixels, and each
-        picture's count is rounded up (lumenfall.ai on FLUX.2).
+    :param is_at_most: whether no more is known than that it is no more.
     """
 
-    per_prediction: float = 0.0
-    per_picture: float = 0.0
-    per_input_megapixel: float = 0.0
-    per_output_megapixel: float = 0.0
+    usd: float
+    is_at_most: bool = False
 
 
 Prices = Mapping[str, Price]
 """Prices by the model's full name."""
-
-LIST_PRICES: Mapping[str, Prices] = {
-    "replicate": {
-        # workflowlab.dev, checked on 2026-05-11; cinemasetfree.com says the same
-        f"{OWNER}/flux-schnell": Price(per_picture=0.003),
-        f"{OWNER}/flux-dev": Price(per_picture=0.025),
-        # lumenfall.ai with Replicate as the provider; BFL's own price page agrees
-        f"{OWNER}/flux-1.1-pro": Price(per_picture=0.04),
-        f"{OWNER}/flux-1.1-pro-ultra": Price(per_picture=0.06),
-        # lumenfall.ai, from 2025-12-30
-        f"{OWNER}/flux-kontext-max": Price(per_picture=0.08),
-        # lumenfall.ai
-        f"{OWNER}/flux-2-flex": Price(per_input_megapixel=0.06, per_output_megapixel=0.06),
-    },
-}
-"""Prices by the gateway's name, as collected in November 2026 from pages that quote the gateways. Left out are figures
-that contradict each other (flux-pro) or are not Replicate's own (kontext-pro, 2-pro, 2-max, 2-dev). DeerAPI publishes
-none, and CometAPI's change often: see :func:`read_price_list`."""
 
 
 def read_prices(prices: JSON) -> Prices:
@@ -99,35 +90,42 @@ def read_price_list(payload: JSON) -> Prices:
     return prices
 
 
-def price_of(gateway: str, model: str, own: Prices | None = None) -> Price | None:
-    """Return what a model costs at a gateway, or None if that is not known.
+def price_of(gateway: str, model: str, own: Prices | None = None, listed: Prices | None = None) -> Quote | None:
+    """Return what a model costs at a gateway, or None if nothing is known of it.
 
     :param gateway: the name of its preset, such as ``replicate``.
-    :param model: the model that is asked for, ``owner/name``.
-    :param own: prices that go before the table's.
+    :param model: the model that is asked for.
+    :param own: prices of a person's own, which go before all others.
+    :param listed: prices that the gateway itself has told.
     """
-    return (own or {}).get(model) or LIST_PRICES.get(gateway, {}).get(model)
+    name = unversioned(model)
+    mine = (own or {}).get(model) or (own or {}).get(name)
+    if mine is not None:
+        return Quote(mine, "the connection's prices")
+    if listed and name in listed:
+        return Quote(listed[name], "the gateway's own list", "now")
+    return LIST_PRICES.get(gateway, {}).get(name) or ceiling(name)
 
 
-def estimate(price: Price | None, model: str, input: Mapping[str, JSON]) -> float | None:
-    """Return what a prediction will cost in USD if it makes all the pictures asked for; None if that is not known.
+def estimate(quote: Quote | None, model: str, input: Mapping[str, JSON]) -> Cost | None:
+    """Return what a prediction will cost if it makes all the pictures asked for; None if that is not known.
 
-    :param model: the model that is asked for, ``owner/name``.
+    :param model: the model that is asked for.
     :param input: what would be sent.
     """
     pictures = _asked_pictures(model, input)
-    return None if pictures is None else _add_up(price, input, [_asked_megapixels(model, input)] * pictures)
+    return None if pictures is None else _add_up(quote, model, input, [_asked_megapixels(model, input)] * pictures)
 
 
 def cost(
-    price: Price | None,
+    quote: Quote | None,
     model: str,
     input: Mapping[str, JSON],
     prediction: Prediction,
     *,
     sizes: Sequence[tuple[int, int]] = (),
-) -> float | None:
-    """Return what a prediction that succeeded has cost in USD; None if that is not known.
+) -> Cost | None:
+    """Return what a prediction that succeeded has cost; None if that is not known.
 
     What a failed one costs is stated nowhere but for BFL, which takes nothing for refused content.
 
@@ -139,33 +137,50 @@ def cost(
     counted = prediction.metrics.get("image_count")
     pictures = counted if _is_count(counted) else len(prediction.outputs)
     if len(sizes) == pictures:
-        return _add_up(price, input, [_megapixels(width, height) for width, height in sizes])
-    return _add_up(price, input, [_asked_megapixels(model, input)] * pictures)
+        return _add_up(quote, model, input, [_megapixels(width, height) for width, height in sizes])
+    return _add_up(quote, model, input, [_asked_megapixels(model, input)] * pictures)
 
 
-def _add_up(price: Price | None, input: Mapping[str, JSON], areas: Sequence[int | None]) -> float | None:
+def told_cost(prediction: Prediction) -> Cost | None:
+    """Return what a gateway itself says that a prediction costs; None if it does not (BFL only)."""
+    told = prediction.metrics.get("cost")
+    return Cost(round(told * CREDIT_USD, 6)) if _is_amount(told) else None
+
+
+def _add_up(quote: Quote | None, model: str, input: Mapping[str, JSON], areas: Sequence[int | None]) -> Cost | None:
     """Add up a price.
 
     :param areas: the megapixels of each picture, None where they are not known.
     """
-    if price is None:
+    if quote is None:
         return None
-    given = _input_megapixels(input) if price.per_input_megapixel else 0
-    if given is None:
-        return None
+    price, is_at_most = quote.price, quote.is_ceiling
+    given = _input_megapixels(model, input) if price.per_input_megapixel else 0
     known = [area for area in areas if area is not None]
-    if price.per_output_megapixel and len(known) < len(areas):
-        return None
+    if given is None or (price.per_output_megapixel and len(known) < len(areas)):
+        if not _is_priced_by_size(model):
+            return None
+        given = LARGEST_INPUT if given is None else given
+        known = [LARGEST_OUTPUT if area is None else area for area in areas]
+        is_at_most = True
     pictures = price.per_picture * len(areas) + price.per_output_megapixel * sum(known)
-    return round(price.per_prediction + price.per_input_megapixel * given + pictures, 6)
+    usd = round(price.per_prediction + price.per_input_megapixel * given + pictures, 6)
+    return Cost(usd, is_at_most)
 
 
-def _input_megapixels(input: Mapping[str, JSON]) -> int | None:
+def _input_megapixels(model: str, input: Mapping[str, JSON]) -> int | None:
     """Add up the pictures in an input; None if one is a URL, of which nobody here knows the size."""
-    pictures = [value for _, value in values_of({field: input.get(field) for field in _PICTURE_FIELDS}) if value]
+    fields = picture_fields(model) or _PICTURE_FIELDS
+    given = [(where.partition(".")[0], value) for where, value in values_of(input) if value]
+    pictures = [value for name, value in given if name in fields or is_picture(value)]
     if not all(map(is_picture, pictures)):
         return None
     return sum(_megapixels(picture["width"], picture["height"]) for picture in pictures)
+
+
+def _is_priced_by_size(model: str) -> bool:
+    """Tell whether a model is one of those of FLUX.2, of which it is known how large their pictures can be."""
+    return unversioned(model).rpartition("/")[2].startswith("flux-2-") and input_schema(model) is not None
 
 
 def _asked_pictures(model: str, input: Mapping[str, JSON]) -> int | None:
@@ -180,11 +195,15 @@ def _asked_pictures(model: str, input: Mapping[str, JSON]) -> int | None:
 def _asked_megapixels(model: str, input: Mapping[str, JSON]) -> int | None:
     """Read the size of a picture from the fields of the FLUX.2 models; None for others, or if it follows an input."""
     schema = input_schema(model)
-    if schema is None or "resolution" not in schema["properties"]:
+    if schema is None or not _is_priced_by_size(model):
         return None
-    if input.get("aspect_ratio") == "custom":
+    ratio = input.get("aspect_ratio")
+    if ratio == "custom" or "aspect_ratio" not in schema["properties"]:
         width, height = input.get("width"), input.get("height")
-        return _megapixels(width, height) if _is_count(width) and _is_count(height) else None
+        return _megapixels(width, height) if _is_count(width) and _is_count(height) and width * height else None
+    if "resolution" not in schema["properties"]:
+        # Without a size of its own, flux-2-dev makes pictures of one megapixel.
+        return None if ratio == "match_input_image" else 1
     match = re.fullmatch(r"(\d+(?:\.\d+)?) MP", str(input.get("resolution", "1 MP")))
     return math.ceil(float(match[1])) if match else None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 from airflow_provider_flux.protocol.classify import can_pass
@@ -22,6 +22,10 @@ class SubmissionRecord:
     :param prediction_id: None as long as nobody knows whether there is a prediction.
     :param told: whether an error has said so, and what clearing the task may cost.
     :param sent_as: what was sent in the place of pictures, as :func:`.picture_inputs.sent_as` names it.
+    :param billed: what the answer to the create has told of its price (BFL only).
+    :param attempt: which of the ways to make the picture was submitted: 0, or the number of a fallback.
+    :param passed: the ways before it, and why they have made no picture: objects with ``model``, ``gateway``,
+        ``reason`` and ``error``.
     """
 
     fingerprint: str
@@ -31,6 +35,9 @@ class SubmissionRecord:
     prediction_id: str | None = None
     told: bool = False
     sent_as: str = ""
+    billed: Mapping[str, JSON] = field(default_factory=dict)
+    attempt: int = 0
+    passed: Sequence[Mapping[str, JSON]] = field(default_factory=list)
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, JSON]) -> SubmissionRecord:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from airflow_provider_flux.protocol.dialects import unversioned
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 
 COLD_START_SHARE = 0.02
@@ -92,12 +93,17 @@ OTHER_SEED = RunTimeProfile(10.0, 0.8)
 """For a model that is not in the catalogue: half of them between 6 and 17 s."""
 
 
+AT_REPLICATE = {"flux-pro-1.1": "flux-1.1-pro", "flux-pro-1.1-ultra": "flux-1.1-pro-ultra"}
+"""What Replicate calls the models that BFL calls otherwise."""
+
+
 def seed_profile(model: str) -> RunTimeProfile:
     """Return what is known of a model's run times before any was seen.
 
     :param model: ``owner/name``.
     """
-    return SEEDS.get(model.rpartition("/")[2], OTHER_SEED)
+    name = unversioned(model).rpartition("/")[2]
+    return SEEDS.get(AT_REPLICATE.get(name, name), OTHER_SEED)
 
 
 class _LearnedProfile:

@@ -12,18 +12,19 @@ The flows yield three effects besides those of :mod:`airflow_provider_flux.proto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from airflow_provider_flux.protocol import lookup
 from airflow_provider_flux.protocol.cancellation import cancel
-from airflow_provider_flux.protocol.classify import Failure, Reason
+from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
+from airflow_provider_flux.protocol.fallbacks import NotAccepted
 from airflow_provider_flux.protocol.fingerprint import fingerprint_of, is_fingerprint_of
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
 from airflow_provider_flux.protocol.lookup import OutcomeUnknown
 from airflow_provider_flux.protocol.messages import JSON, Request
 from airflow_provider_flux.protocol.picture_inputs import pictures_of, sent_as
-from airflow_provider_flux.protocol.prediction import Prediction
+from airflow_provider_flux.protocol.prediction import BILLED, Prediction
 from airflow_provider_flux.protocol.resume import ResumePolicy, Step, SubmissionRecord, decide
 
 
@@ -88,6 +89,9 @@ class Submission:
     :param request: builds the create from the input as it is sent. Called right before that, since some of its headers
         count from then.
     :param deadline: until when transient problems are retried and creates are sent, in seconds since the epoch.
+    :param patience: seconds for which a create is tried to be sent, where there is another way to make the picture.
+    :param attempt: which of the ways to make the picture this is.
+    :param passed: the ways before it, as :class:`~airflow_provider_flux.protocol.resume.SubmissionRecord` has them.
     :param unrecorded_since: where no record is kept but an earlier try may have made a prediction: when that can have
         been, in seconds since the epoch.
     """
@@ -98,6 +102,9 @@ class Submission:
     request: Callable[[Mapping[str, JSON]], Request]
     policy: ResumePolicy
     deadline: float
+    patience: float | None = None
+    attempt: int = 0
+    passed: Sequence[Mapping[str, JSON]] = field(default_factory=list)
     unrecorded_since: float | None = None
     fingerprint: str = field(init=False)
 
@@ -113,7 +120,8 @@ class Submission:
         :param seen: the recorded prediction, if it is known how it has ended.
         :raises OutcomeUnknown: if an earlier create, or this one, may have made a prediction that cannot be found.
         :raises NotSubmitted: if nothing was sent.
-        :raises CallFailed: if the gateway refuses, or does not say what became of the recorded prediction.
+        :raises NotAccepted: if the gateway refuses the create, or cannot be reached.
+        :raises CallFailed: if it refuses otherwise, or does not say what became of the recorded prediction.
         """
         if record is not None and self._is_same(record.fingerprint):
             record = replace(record, fingerprint=self.fingerprint)
@@ -183,7 +191,9 @@ class Submission:
         while True:
             intent = yield from self._intend(sent)
             try:
-                prediction: Prediction = yield from self.conversation.submit(self.request(sent), deadline=self.deadline)
+                prediction: Prediction = yield from self.conversation.submit(
+                    self.request(sent), deadline=self._accepted_by()
+                )
             except NotSubmitted:
                 yield from self._keep(None)
                 raise
@@ -191,14 +201,22 @@ class Submission:
                 if not failed.may_exist:
                     if made_nothing(failed):
                         yield from self._keep(None)
+                        raise NotAccepted(failed.failure, failed.verdict) from failed
                     raise
                 found = yield from self._resolve(intent, failed.failure, may_resend=may_resend)
                 if found is not None:
                     return found
+                if self.policy.can_list and self.patience is not None:
+                    # The list shows that it has made nothing, and another way is better than the same once more.
+                    raise NotAccepted(failed.failure, Verdict.RETRY) from failed
                 may_resend = False
                 continue
-            yield from self._keep(replace(intent, prediction_id=prediction.id), prediction)
+            billed = {name: prediction.metrics[name] for name in BILLED if name in prediction.metrics}
+            yield from self._keep(replace(intent, prediction_id=prediction.id, billed=billed), prediction)
             return prediction
+
+    def _accepted_by(self) -> float:
+        return self.deadline if self.patience is None else min(self.deadline, self.conversation.clock() + self.patience)
 
     def _intend(self, sent: Mapping[str, JSON]) -> Flow[SubmissionRecord]:
         now = self.conversation.clock()
@@ -210,6 +228,8 @@ class Submission:
             try_number=self.policy.try_number,
             sent_at=now,
             sent_as=sent_as(self.input, sent),
+            attempt=self.attempt,
+            passed=self.passed,
         )
         yield Save(intent)
         return intent

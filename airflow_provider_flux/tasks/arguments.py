@@ -51,6 +51,19 @@ def text_argument(name: str, value: Any, example: str) -> str:
     return text
 
 
+def model_argument(model: Any, version: Any = None) -> str:
+    """Return the name of a model, with its version if that is given apart.
+
+    :raises FluxInputError: if they are no texts, or empty.
+    """
+    if version is None:
+        return text_argument("model", model, "a model such as black-forest-labs/flux-schnell")
+    named = text_argument("version", version, "the version of a model")
+    if not model or "/" in named:
+        return named
+    return f"{text_argument('model', model, 'owner/name')}:{named}"
+
+
 def prompt_argument(name: str, value: Any) -> str:
     """Return a prompt as text. What is a number by its nature, such as a year, is written out.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_flux.exceptions import (
@@ -15,10 +16,11 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.outputs.inline import is_inline
 from airflow_provider_flux.protocol.classify import can_pass, is_content_refusal, shorten
+from airflow_provider_flux.protocol.fallbacks import cause_of_end
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.picture_inputs import pictures_of, with_pictures_at
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
-from airflow_provider_flux.protocol.pricing import cost, price_of
+from airflow_provider_flux.protocol.pricing import Cost, cost, price_of, told_cost
 from airflow_provider_flux.protocol.storable import storable
 from airflow_provider_flux.protocol.times import expires_at, iso
 from airflow_provider_flux.telemetry import note_end
@@ -82,6 +84,7 @@ def settle(
     input: Mapping[str, JSON] | None = None,
     storage: Storage | None = None,
     deadline: float | None = None,
+    passed: Sequence[Mapping[str, JSON]] = (),
 ) -> list[str]:
     """Push what became of a prediction that has ended, and return its URLs, or the paths of its stored pictures.
 
@@ -91,12 +94,14 @@ def settle(
     :param input: what was sent; not every answer repeats it.
     :param storage: where the pictures are to be stored; None if they are left where they are.
     :param deadline: when storing them must end, in seconds since the epoch, however slowly they come.
+    :param passed: the ways that were tried before, as :func:`describe` tells of them.
     :raises FluxPredictionError: if it did not succeed.
     :raises FluxOutputError: if it did, but there is nothing to hand on.
     :raises FluxOutputNotStoredError: if its pictures could not be stored this time.
     """
     model, sent = model or prediction.model, input or prediction.input
-    publish_result(context, describe(prediction, access, model=model, input=sent))
+    described = partial(describe, prediction, access, model=model, input=sent, passed=passed)
+    publish_result(context, described())
     if prediction.status is not PredictionStatus.SUCCEEDED:
         note_end(access.gateway, prediction, model)
         raise ending_error(prediction)
@@ -106,7 +111,7 @@ def settle(
         pictures = storage.store(context, prediction, access, model=model, input=sent, deadline=deadline)
     note_end(access.gateway, prediction, model)
     if pictures:
-        publish_result(context, describe(prediction, access, model=model, input=sent, pictures=pictures))
+        publish_result(context, described(pictures=pictures))
     urls = _plain(prediction.outputs)
     if urls:
         # A bare string is the only form that Airflow's XCom page makes clickable.
@@ -156,12 +161,15 @@ def describe(
     model: str,
     input: Mapping[str, JSON],
     pictures: Sequence[StoredPicture] = (),
+    passed: Sequence[Mapping[str, JSON]] = (),
 ) -> dict[str, Any]:
     """Return the small dict that galleries and downstream tasks read: plain JSON, no ``data:`` URI.
 
     :param model: the model that was asked for.
     :param input: what was sent.
     :param pictures: the stored pictures, where they have been stored.
+    :param passed: the ways to make the picture that were tried before, and why they have made none, as a submission's
+        record has them.
     """
     prompt, seed = input.get("prompt"), input.get("seed")
     failed = prediction.status is PredictionStatus.FAILED
@@ -169,13 +177,15 @@ def describe(
         "id": prediction.id,
         "page": access.gateway.page(prediction) or None,
         "model": model,
+        "gateway": access.gateway.preset.name,
+        "passed_over": [dict(way) for way in passed],
         "status": prediction.status.value,
         "outputs": _plain(prediction.outputs),
         "stored": [_stored(picture) for picture in pictures],
         "inputs": [{**picture, "field": where} for where, picture in pictures_of(input)],
         "prompt": shorten(prompt, PROMPT_LIMIT) if isinstance(prompt, str) else "",
         "seed": seed if isinstance(seed, int) else None,
-        "cost_usd": cost_of(prediction, access, model=model, input=input, pictures=pictures),
+        **told(cost_of(prediction, access, model=model, input=input, pictures=pictures)),
         "error": shorten(prediction.error) if prediction.error else None,
         "retry_helps": can_pass(prediction.error or "") if failed else None,
         "metrics": dict(prediction.metrics),
@@ -205,8 +215,8 @@ def cost_of(
     model: str,
     input: Mapping[str, JSON],
     pictures: Sequence[StoredPicture],
-) -> float | None:
-    """Return what a prediction has cost in USD; None if that is not known, as for one that did not succeed.
+) -> Cost | None:
+    """Return what a prediction has cost; None if that is not known, as for one that did not succeed.
 
     :param model: the model that was asked for.
     :param input: what was sent.
@@ -214,13 +224,34 @@ def cost_of(
     """
     if prediction.status is not PredictionStatus.SUCCEEDED:
         return None
-    price = price_of(access.gateway.preset.name, model, access.prices)
+    preset = access.gateway.preset
+    if preset.bills_on_create and (billed := told_cost(prediction)) is not None:
+        return billed
+    quote = price_of(preset.name, model, access.prices, access.listed_prices)
     sizes = [(picture.width, picture.height) for picture in pictures]
-    return cost(price, model, input, prediction, sizes=sizes)
+    return cost(quote, model, input, prediction, sizes=sizes)
+
+
+def told(cost: Cost | None) -> dict[str, Any]:
+    """Return a cost as XComs and manifests tell of it."""
+    return (
+        {"cost_usd": None, "cost_is_at_most": None}
+        if cost is None
+        else {
+            "cost_usd": cost.usd,
+            "cost_is_at_most": cost.is_at_most,
+        }
+    )
 
 
 def ending_error(prediction: Prediction) -> FluxPredictionError:
     """Return the error of a prediction that has ended without success."""
+    error = _ending_error(prediction)
+    error.cause = cause_of_end(prediction)
+    return error
+
+
+def _ending_error(prediction: Prediction) -> FluxPredictionError:
     if prediction.status is not PredictionStatus.FAILED:
         how = "was aborted before it began" if prediction.status is PredictionStatus.ABORTED else "was canceled"
         return FluxPredictionCanceledError(f"Prediction {prediction.id} {how}; it has no picture.", prediction.id)

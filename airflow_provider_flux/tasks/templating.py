@@ -72,7 +72,7 @@ class TextTemplates:
     :cvar text_fields: the template fields that are texts by their nature.
     """
 
-    text_fields: Collection[str] = ("model", "prompt", "flux_conn_id", "prediction_id")
+    text_fields: Collection[str] = ("model", "version", "prompt", "flux_conn_id", "prediction_id")
     _is_text = False
     _leaves_plain_texts = False
 

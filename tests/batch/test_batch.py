@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -778,9 +779,10 @@ class TestBudget:
         self, emulator: Emulator, instance: BatchTaskInstance, connect: Connect
     ) -> None:
         connect(emulator.url, gateway="deerapi")
-        instance.options["budget_usd"] = 5
+        instance.options.update(budget_usd=5, model="someone/some-model")
 
-        with pytest.raises(FluxBudgetError, match="Set prices in the extra"):
+        line = re.escape('{"prices": {"someone/some-model": 0.04}}')
+        with pytest.raises(FluxBudgetError, match=f"Put its price in USD into the extra of .*{line}"):
             instance.execute()
 
         assert emulator.posts == 0
@@ -796,7 +798,8 @@ def test_the_figures_are_small_and_plain(instance: BatchTaskInstance) -> None:
     assert (figures["done"], figures["total"], figures["in_flight"], len(figures["recent"])) == (40, 40, 0, 24)
     assert set(figures["recent"][0]) == {
         *("key", "status", "prediction_id", "model", "prompt", "error"),
-        *("path", "sha256", "format", "bytes", "width", "height", "cost_usd"),
+        *("path", "sha256", "format", "bytes", "width", "height", "cost_usd", "cost_is_at_most"),
+        *("gateway", "passed_over"),
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_flux.batch.ledger import Ledger
 from airflow_provider_flux.batch.list_lookups import ListLookups
-from airflow_provider_flux.batch.model import Entry, PlannedRow
+from airflow_provider_flux.batch.model import Attempt, Entry, PlannedRow
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.client import aio
 from airflow_provider_flux.emulator import Emulator
@@ -79,7 +79,8 @@ async def test_what_is_listed_is_nobodys_while_a_create_of_the_same_input_is_und
         return [made]
 
     being_created = Counter({"same": 1})
-    row = PlannedRow(position=0, key="a", model="m", input={"prompt": "x"}, fingerprint="same")
+    only = Attempt(model="m", input={"prompt": "x"}, fingerprint="same")
+    row = PlannedRow(position=0, key="a", attempts=[only])
     record = SubmissionRecord(fingerprint="same", generation=1, try_number=1, sent_at=time.time())
     effect = LookUp(record, Failure(Reason.NETWORK, "no answer", "POST /x"))
     with RowStore() as store:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_flux.batch.consequences import CONNECTION_AT_FAULT, Consequence, consequence_of
-from airflow_provider_flux.batch.model import Entry, PlannedRow, RowStatus
+from airflow_provider_flux.batch.model import Attempt, Entry, PlannedRow, RowStatus
 from airflow_provider_flux.batch.row_policy import OTHER_GENERATION, BatchPolicy, Identity, ended_prediction, standing
 from airflow_provider_flux.batch.row_store import RowStore
 from airflow_provider_flux.batch.stop_control import StopControl
@@ -34,8 +34,11 @@ from airflow_provider_flux.protocol.prediction import PredictionStatus
 IDENTITY = Identity(run="this", generation=3, try_number=2)
 
 
+ONLY = Attempt(model="m", input={}, fingerprint="same")
+
+
 def policy(*, can_list: bool = False, resubmits: bool = False, incremental: bool = True) -> BatchPolicy:
-    return BatchPolicy(IDENTITY, can_list=can_list, resubmits=resubmits, incremental=incremental)
+    return BatchPolicy(IDENTITY, can_list=[can_list], resubmits=resubmits, incremental=incremental)
 
 
 def entry(run: str = "this", **fields: Any) -> Entry:
@@ -198,7 +201,7 @@ def test_what_an_entry_says_of_a_submission(name: str) -> None:
     ],
 )
 def test_which_rows_are_unsettled(known: Entry | None, unsettled: bool) -> None:
-    row = PlannedRow(position=0, key="a", model="m", input={}, fingerprint="same", entry=known)
+    row = PlannedRow(position=0, key="a", attempts=[ONLY], entry=known)
     assert policy().is_unsettled(row) is unsettled
 
 
@@ -270,7 +273,7 @@ def test_creates_without_a_known_outcome_are_counted_by_what_was_submitted() -> 
             ]
         ):
             key = f"k{position}"
-            row = PlannedRow(position=position, key=key, model="m", input={}, fingerprint="same")
+            row = PlannedRow(position=position, key=key, attempts=[ONLY])
             store.add_row(row, status)
             known = entry(sent_at=sent_at, prediction_id=prediction_id)
             store.put_entries([Entry.from_line(known.as_line().replace('"key":"a"', f'"key":"{key}"'))])

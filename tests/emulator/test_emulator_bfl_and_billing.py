@@ -35,21 +35,21 @@ def test_the_unified_query_answers_by_the_origin_of_the_id(client):
 )
 def test_failures_use_bfls_words(client, outcome, word):
     client.emulator.add_outcome(outcome)
-    prediction_id = client.post("/flux/v1/flux-pro", {"prompt": "a boat"}).json()["id"]
+    prediction_id = client.post("/flux/v1/flux-dev", {"prompt": "a boat"}).json()["id"]
     client.emulator.finish(prediction_id)
     assert client.get(f"/flux/v1/get_result?id={prediction_id}").json()["status"] == word
 
 
 def test_an_expired_result_is_not_found(run, clock):
     client = run(clock=clock, run_time=1, output_life=60)
-    prediction_id = client.post("/flux/v1/flux-pro", {"prompt": "a boat"}).json()["id"]
+    prediction_id = client.post("/flux/v1/flux-dev", {"prompt": "a boat"}).json()["id"]
     clock.now += 62
     assert client.get(f"/flux/v1/get_result?id={prediction_id}").json()["status"] == "Task not found"
 
 
 @pytest.mark.parametrize("wrong", [{"width": 500}, {"safety_tolerance": 7}, {"output_format": "webp"}, {"prompt": 3}])
 def test_a_bad_flat_body_is_refused_by_the_upstream(client, wrong):
-    answer = client.post("/flux/v1/flux-pro", {"prompt": "a boat", **wrong})
+    answer = client.post("/flux/v1/flux-dev", {"prompt": "a boat", **wrong})
     assert answer.status_code == 422
     assert answer.json()["code"] == "fail_to_fetch_task"
     assert '"loc"' in answer.json()["message"]

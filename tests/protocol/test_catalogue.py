@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from airflow_provider_flux.protocol.catalogue import (
+    BFL_MODELS,
     MODELS,
     check_input,
     check_model,
@@ -219,8 +220,18 @@ def test_checking_never_raises(model: str, data: st.DataObject) -> None:
     assert all(isinstance(line, str) and line.startswith("input") for line in (*report.errors, *report.warnings))
 
 
-@pytest.mark.parametrize("model", [*MODELS, "someone/some-model", "black-forest-labs/flux-3", "a/b:0123"])
-def test_every_owner_and_name_is_a_model(model: str) -> None:
+VERSION = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *MODELS,
+        *("someone/some-model", "black-forest-labs/flux-3", "a/b:0123", f"a/b:{VERSION}", VERSION),
+        *("deployments/someone/mine", *BFL_MODELS, "flux-2-klein-9b", "flux-2-pro-preview", "flux-2.1-pro"),
+    ],
+)
+def test_every_way_to_write_a_model_is_one(model: str) -> None:
     assert check_model(model) is None
 
 
@@ -230,6 +241,8 @@ def test_every_owner_and_name_is_a_model(model: str) -> None:
         ("flux-schnell", "black-forest-labs/flux-schnell"),
         ("flux-shnell", "black-forest-labs/flux-schnell"),
         (" black-forest-labs/flux-dev", "black-forest-labs/flux-dev"),
+        ("flux-2-por", "flux-2-pro"),
+        ("flux-1.1-pro", "black-forest-labs/flux-1.1-pro"),
         ("replicate/black-forest-labs/flux-2-pro", "black-forest-labs/flux-2-pro"),
     ],
 )
@@ -241,7 +254,10 @@ def test_a_malformed_model_gets_the_nearest_known_one(model: str, nearest: str) 
     assert problem.endswith(f"did you mean {nearest}?")
 
 
-@pytest.mark.parametrize("model", ["", "/", "owner/", "/name", "a/b/c", "../predictions", "owner/..", "zzz"])
+@pytest.mark.parametrize(
+    "model",
+    ["", "/", "owner/", "/name", "a/b/c", "../predictions", "owner/..", "zzz", "deployments/a", "a/b:xyz", VERSION[1:]],
+)
 def test_a_malformed_model_like_no_other_is_refused_without_a_guess(model: str) -> None:
     problem = check_model(model)
     assert problem is not None

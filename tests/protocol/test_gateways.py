@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_flux.protocol.gateways import PRESETS, choose_gateway, origin_of
+from airflow_provider_flux.protocol.gateways import choose_gateway, origin_of
 from airflow_provider_flux.protocol.messages import Purpose
 from airflow_provider_flux.protocol.prediction import Prediction, read_id, read_prediction
+from airflow_provider_flux.protocol.presets import PRESETS
 from tests.protocol.recorded import COMETAPI_CREATE, DEERAPI_CREATE
 
 MODEL = "black-forest-labs/flux-1.1-pro"
@@ -194,7 +195,7 @@ def test_a_connection_without_a_host_needs_a_preset_that_has_one(preset: str) ->
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="deerapi, cometapi, replicate, custom"):
+    with pytest.raises(ValueError, match="deerapi, cometapi, replicate, bfl, custom"):
         choose_gateway("https://gate.example", preset_name="openai")
 
 
