@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make_certificates(folder: Path) -> tuple[Path, tuple[str, str]]:
+def make_certificates(folder: Path, *names: str) -> tuple[Path, tuple[str, str]]:
     """Write an authority and a certificate for loopback.
 
+    :param names: of other hosts that it is for.
     :return: the authority's file, and the certificate's with its key.
     """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -24,7 +25,7 @@ def make_certificates(folder: Path) -> tuple[Path, tuple[str, str]]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    loopback = [*map(x509.DNSName, ("localhost", *names)), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     leaf = (
         _certificate(_name("gateway"), authority_name, key)
         .add_extension(x509.SubjectAlternativeName(loopback), critical=False)

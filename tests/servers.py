@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -83,6 +84,60 @@ class EchoingServer:
                     f"HTTP/1.1 401 No\r\nContent-Type: application/json\r\nConnection: close\r\n"
                     f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
                 )
+
+
+class ConnectProxy:
+    """A proxy through which every host is reached on one port of this machine.
+
+    :param port: of the server that stands for all of them.
+    :ivar asked: the hosts that were asked for, in their order.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(0.1)
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self.asked: list[str] = []
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self) -> ConnectProxy:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                client, _ = self._socket.accept()
+            except TimeoutError:
+                continue
+            thread = threading.Thread(target=self._serve, args=(client,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            head = client.recv(65536).decode("latin-1")
+            self.asked.append(head.split()[1].rpartition(":")[0])
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            ends = {client: server, server: client}
+            while not self._ended.is_set():
+                readable, _, _ = select.select(list(ends), [], [], 0.1)
+                for end in readable:
+                    try:
+                        data = end.recv(65536)
+                        ends[end].sendall(data)
+                    except OSError:
+                        return
+                    if not data:
+                        return
 
 
 class LateGateway:

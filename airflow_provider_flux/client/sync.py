@@ -19,7 +19,6 @@ from airflow_provider_flux.client.received import body_of, headers_of, received
 from airflow_provider_flux.client.settings_in_use import UnusableSettingError, proxy_for, trust_on_the_way
 from airflow_provider_flux.client.transport_failures import transport_failure
 from airflow_provider_flux.protocol.flows import SHORTEST_LIMIT, Flow, Send, Sleep, drive
-from airflow_provider_flux.protocol.gateways import origin_of
 from airflow_provider_flux.protocol.messages import (
     BODY_LIMIT,
     Delivery,
@@ -164,6 +163,6 @@ class _KeyAuth(AuthBase):
         self._access = access
 
     def __call__(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._access.gateway.may_have_key(origin_of(prepared.url or "")):
+        if self._access.gateway.may_have_key(prepared.url or ""):
             prepared.headers.update(self._access.headers)
         return prepared

@@ -146,7 +146,10 @@ class Conversation:
         :raises CallFailed: if it was refused or nobody can know whether it was made.
         """
         created: Prediction = yield from self._until_clear(request, self._prediction_in(request), deadline)
-        return self.gateway.located(request, created)
+        located = self.gateway.located(request, created)
+        if located.polling_url:
+            self.log.warning("Prediction %s: %s is none of BFL's hosts, and not asked", created.id, created.polling_url)
+        return located
 
     def get(self, prediction_id: str, *, deadline: float) -> Flow[Prediction]:
         """Ask for one prediction once, retrying transient problems until the deadline.

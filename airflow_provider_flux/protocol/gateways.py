@@ -101,14 +101,16 @@ class Gateway:
     def located(self, request: Request, created: Prediction) -> Prediction:
         """Return a prediction with the id by which it is asked for: with the place, where that is not the usual one.
 
-        A ``polling_url`` that is on no host of BFL's is not heeded: the key goes to no other.
+        A ``polling_url`` that is on no host of BFL's is not heeded, and left in it: the key goes to no other.
 
         :param request: the create that made it.
         """
-        host = urlsplit(created.polling_url).hostname or ""
-        is_elsewhere = self._may_ask_at(host) and origin_of(created.polling_url) == f"https://{host}" != self.origin
-        place = request.place or (host if is_elsewhere else "")
-        return replace(created, id=f"{created.id}@{place}") if place else created
+        origin = origin_of(created.polling_url)
+        may_be_asked = bool(request.place) or not created.polling_url or self.may_have_key(created.polling_url)
+        host = origin.partition("://")[2] if may_be_asked and origin != self.origin else ""
+        place = request.place or host
+        named = replace(created, id=f"{created.id}@{place}") if place else created
+        return replace(named, polling_url="") if may_be_asked else named
 
     def get(self, prediction_id: str) -> Request:
         """Build the request that asks for one prediction.
@@ -132,8 +134,9 @@ class Gateway:
         path = f"{self._prefix_of(dialect)}{dialect.cancel.format(id=quote(known, safe=''))}"
         return Request(Purpose.CANCEL, "POST", path)
 
-    def may_have_key(self, origin: str) -> bool:
-        """Tell whether the key may be sent to an origin."""
+    def may_have_key(self, url: str) -> bool:
+        """Tell whether the key may be sent to the origin of a URL."""
+        origin = origin_of(url)
         scheme, _, host = origin.partition("://")
         return origin == self.origin or (scheme == "https" and self._may_ask_at(host))
 

@@ -299,7 +299,7 @@ def outcome_of(error: FluxError) -> Outcome:
         outcome = "deadline"
     elif "was canceled" in text or "was aborted" in text:
         outcome = "canceled"
-    elif re.search(r"Prediction \w+ failed", text):
+    elif re.search(r"Prediction \S+ failed", text):
         outcome = "rejected" if is_lasting else "failed"
     else:
         outcome = "refused" if is_lasting else "unreachable"
@@ -311,20 +311,20 @@ def outcome_of(error: FluxError) -> Outcome:
 class HookDoor:
     """The hook. It has no second try."""
 
-    def __init__(self, folder: Path, event: Event) -> None:
-        self._event = event
+    def __init__(self, folder: Path, event: Event, model: str = SCHNELL) -> None:
+        self._event, self._model = event, model
 
     def first(self) -> Outcome:
         hook = FluxHook()
         deadline = time.time() + self._event.timeout
         try:
             made = hook.create_prediction(
-                SCHNELL,
+                self._model,
                 {"prompt": PROMPT},
                 on_unknown_submission="resubmit" if self._event.resubmits else "fail",
                 deadline=deadline,
             )
-            ended = hook.wait_for_prediction(made.id, model=SCHNELL, deadline=deadline, poll_interval=0.05)
+            ended = hook.wait_for_prediction(made.id, model=self._model, deadline=deadline, poll_interval=0.05)
             assert ended is not None
             if ended.status is not PredictionStatus.SUCCEEDED:
                 raise ending_error(ended)
@@ -336,11 +336,11 @@ class HookDoor:
 class OperatorDoor:
     """The operator."""
 
-    def __init__(self, folder: Path, event: Event) -> None:
+    def __init__(self, folder: Path, event: Event, model: str = SCHNELL) -> None:
         self._life = OperatorTaskInstance(
             {
                 "task_id": "make",
-                "model": SCHNELL,
+                "model": model,
                 "prompt": PROMPT,
                 "wait_for_completion": True,
                 "poll_interval": 0.05,
@@ -370,9 +370,10 @@ class OperatorDoor:
 class BatchDoor:
     """A row of a batch."""
 
-    def __init__(self, folder: Path, event: Event) -> None:
+    def __init__(self, folder: Path, event: Event, model: str = SCHNELL) -> None:
         self._life = BatchTaskInstance(
             folder,
+            model=model,
             rows=table(1),
             poll_interval=0.05,
             timeout=event.timeout,
@@ -409,14 +410,28 @@ def test_an_event_costs_the_same_at_every_door(
     name: str, way: tuple[str, str | None], emulator: Emulator, connect: Connect, tmp_path: Path
 ) -> None:
     """POST: read timeout, reset, 5xx after sending"""
-    event, (door, again) = EVENTS[name], way
+    event, (door, _) = EVENTS[name], way
     if door == "hook" and event.not_at_hook:
         pytest.skip(event.not_at_hook)
+    play_at_a_door(event, way, emulator, connect, folder=tmp_path)
+
+
+def play_at_a_door(
+    event: Event,
+    way: tuple[str, str | None],
+    emulator: Emulator,
+    connect: Connect,
+    *,
+    folder: Path,
+    model: str = SCHNELL,
+) -> None:
+    """Let an event happen, and after it what comes next, and compare what that has cost."""
+    door, again = way
     with LateGateway(urlsplit(emulator.url).port or 0) as gateway:
         url = emulator.url if event.opens == "always" else gateway.url
         connect(url, gateway=event.gateway, read_timeout=0.3)
-        play(event, emulator)
-        entered = DOORS[door](tmp_path, event)
+        play(event, emulator, model)
+        entered = DOORS[door](folder, event, model)
         if event.opens == "during":
             threading.Timer(0.2, gateway.open).start()
         assert (entered.first(), emulator.posts, emulator.accepted) == (event.first[2], *event.first[:2])
@@ -436,11 +451,11 @@ def test_an_event_costs_the_same_at_every_door(
         assert (getattr(entered, again)(), emulator.posts, emulator.accepted) == (expected[2], *expected[:2])
 
 
-def play(event: Event, emulator: Emulator) -> None:
+def play(event: Event, emulator: Emulator, model: str = SCHNELL) -> None:
     """Let the emulator do what the event says."""
     emulator.settings(cancel=event.cancel)
     for _ in range(event.twins):
-        FluxHook().create_prediction(SCHNELL, {"prompt": PROMPT})
+        FluxHook().create_prediction(model, {"prompt": PROMPT})
     for fault, on, times in event.faults:
         emulator.add_fault(fault, on=on, times=times)
     if event.outcome:

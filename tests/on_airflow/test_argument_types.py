@@ -392,14 +392,9 @@ def test_an_id_that_looks_like_a_number_is_an_id(prediction_id: str) -> None:
     ],
 )  # fmt: skip
 def test_a_budget_may_be_any_number(emulator: Emulator, tmp_path: Path, budget: Any, is_good: bool) -> None:
-    emulator_costs = {
-        "model": "someone/some-model",
-        "prompt": "x",
-        "key": "sku",
-        "rows": [{"sku": "a"}],
-        "poll_interval": 0.05,
-    }
-    made = Task(FluxBatchOperator, output_path=tmp_path, **emulator_costs)
+    is_unpriced = is_good and budget not in (None, "")
+    asked = {"model": "someone/some-model" if is_unpriced else SCHNELL, "prompt": "x", "key": "sku"}
+    made = Task(FluxBatchOperator, output_path=tmp_path, rows=[{"sku": "a"}], poll_interval=0.05, **asked)
     made.operator.budget_usd = budget
     if is_unpriced:
         # Nobody publishes a price of this model, which is found out only once the budget is read.
