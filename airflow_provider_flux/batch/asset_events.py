@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from openlineage.client.facet_v2 import RunFacet
 
-TOLD = ("manifest_path", "total", "succeeded", "kept", "failed", "unknown", "removed", "spent_usd", "spent_is_at_most")
+TOLD = (
+    *("manifest_path", "total", "succeeded", "kept", "failed", "unknown", "removed"),
+    *("spent_usd", "spent_is_at_most", "measured_usd"),
+)
 """The totals that an event brings."""
 
 

@@ -37,7 +37,7 @@ class Progress:
 
     :param counts: how many rows have each status when the batch begins.
     :param spent_usd: what earlier tries have spent.
-    :param spent_is_at_most: whether no more is known of that than that it is no more.
+    :param rows_at_most: of how many rows no more is known of that than that it is no more.
     :param left_out: tells which ways to make a row are left out for now.
     :param now: when it begins, in seconds since the epoch.
     """
@@ -48,7 +48,7 @@ class Progress:
         manifest_path: str,
         *,
         spent_usd: float,
-        spent_is_at_most: bool = False,
+        rows_at_most: int = 0,
         left_out: Callable[[], list[str]] = list,
         now: float,
     ) -> None:
@@ -59,7 +59,7 @@ class Progress:
         self._ended = 0
         self._in_flight = 0
         self._spent_usd = spent_usd
-        self._is_at_most = spent_is_at_most
+        self._rows_at_most = rows_at_most
         self._left_out = left_out
         self._recent: deque[dict[str, JSON]] = deque(maxlen=RECENT)
         self._lock = threading.Lock()
@@ -75,14 +75,14 @@ class Progress:
         with self._lock:
             self._in_flight -= 1
 
-    def commit(self, usd: float, *, is_at_most: bool) -> None:
+    def commit(self, usd: float, *, rows_at_most: int) -> None:
         """Take note of money: an estimate when a create is sent, its correction when the prediction has ended.
 
-        :param is_at_most: whether no more is known than that it is no more.
+        :param rows_at_most: how many rows more there are of which no more is known than that they cost no more.
         """
         with self._lock:
             self._spent_usd += usd
-            self._is_at_most = self._is_at_most or is_at_most
+            self._rows_at_most += rows_at_most
 
     def end(self, row: PlannedRow, status: RowStatus, outcome: Mapping[str, JSON]) -> None:
         """Count a row that has ended."""
@@ -124,7 +124,7 @@ class Progress:
                 "rate_per_minute": round(60.0 * rate, 1),
                 "seconds_left": round(left / rate) if rate else None,
                 "spent_usd": round(self._spent_usd, 6),
-                "spent_is_at_most": self._is_at_most,
+                "spent_is_at_most": self._rows_at_most > 0,
                 "left_out": self._left_out(),
                 "started_at": iso(self._started_at),
                 "updated_at": iso(now),

@@ -14,7 +14,7 @@ from airflow_provider_flux.batch.input_room import InputRoom
 from airflow_provider_flux.batch.lease import LeaseFile
 from airflow_provider_flux.batch.ledger import Ledger
 from airflow_provider_flux.batch.list_lookups import ListLookups
-from airflow_provider_flux.batch.model import PlannedRow
+from airflow_provider_flux.batch.model import Entry, PlannedRow
 from airflow_provider_flux.batch.picture_threads import STORES_AT_ONCE, PictureThreads
 from airflow_provider_flux.batch.progress import Progress
 from airflow_provider_flux.batch.row_policy import BatchPolicy
@@ -132,13 +132,15 @@ class Resources:
         transfer, log = self.options.input_transfer, self.limited_log
         return await asyncio.to_thread(way.hook.input_to_send, input, transfer, deadline=deadline, log=log)
 
-    def commit(self, usd: float, *, is_at_most: bool = False) -> None:
-        """Take note of money that is spent, or not spent after all.
+    def commit(self, before: Entry, after: Entry) -> None:
+        """Take note of money that is spent on a row, or not spent after all.
 
-        :param is_at_most: whether no more is known than that it is no more.
+        :param before: what was known of the row.
+        :param after: what is known now.
         """
+        usd = after.committed_usd - before.committed_usd
         self._committed_usd += usd
-        self.progress.commit(usd, is_at_most=is_at_most)
+        self.progress.commit(usd, rows_at_most=after.is_at_most - before.is_at_most)
 
     def check_budget(self, row: PlannedRow) -> None:
         """Stop the batch before its budget is crossed.

@@ -33,12 +33,7 @@ class RowEntry:
             return
         self.leave_creates()
         if record is None:
-            own = replace(own, sent_at=0.0)
-            # What another run has sent was never counted for this one.
-            if own.attempts:
-                estimate = self.row.estimate
-                self._resources.commit(-estimate)
-                own = replace(own, attempts=own.attempts - 1, committed_usd=own.committed_usd - estimate)
+            own = self._without_create(own)
         else:
             own = replace(own, prediction_id=record.prediction_id, told=record.told, billed=record.billed)
         await self._add(own)
@@ -48,7 +43,7 @@ class RowEntry:
 
         :raises NotSubmitted: if none is, because the batch stops, or the ledger cannot be written.
         """
-        resources, estimate = self._resources, self.row.estimate
+        resources = self._resources
         if not self._is_creating:
             await resources.creates.acquire()
             self._is_creating = True
@@ -56,8 +51,6 @@ class RowEntry:
         if resources.control.is_stopped:
             raise NotSubmitted("the batch stops")
         resources.check_budget(self.row)
-        is_at_most = own.is_at_most or self.row.is_at_most
-        resources.commit(estimate, is_at_most=is_at_most)
         intent = replace(
             own,
             generation=record.generation,
@@ -68,25 +61,24 @@ class RowEntry:
             prediction_id=None,
             told=False,
             attempts=own.attempts + 1,
-            committed_usd=own.committed_usd + estimate,
+            committed_usd=own.committed_usd + self.row.estimate,
             outcome=None,
-            is_at_most=is_at_most,
+            is_at_most=own.is_at_most or self.row.is_at_most,
             billed={},
             attempt=record.attempt,
             passed=record.passed,
         )
+        resources.commit(own, intent)
         try:
             await self._add(intent, is_intent=True)
         except FluxLeaseLostError as lost:
-            resources.commit(-estimate)
             resources.control.stop(lost)
             # Whoever has taken over need not wonder what this one has sent.
-            await self.write(replace(intent, sent_at=0.0, attempts=own.attempts, committed_usd=own.committed_usd))
+            await self.write(self._without_create(intent))
             raise NotSubmitted("the lease is lost") from lost
         except Exception as error:
-            resources.commit(-estimate)
             # It may be there all the same, if only the storage's response was lost.
-            await self.write(replace(intent, sent_at=0.0, attempts=own.attempts, committed_usd=own.committed_usd))
+            await self.write(self._without_create(intent))
             resources.control.stop(
                 FluxLedgerError(
                     f"The ledger could not be written ({type(error).__name__}: {error}), so nothing more is submitted, "
@@ -94,6 +86,23 @@ class RowEntry:
                 )
             )
             raise NotSubmitted("the ledger could not be written") from error
+
+    def _without_create(self, entry: Entry) -> Entry:
+        """Return an entry without the create that it tells of, and what that would have cost: it has made nothing."""
+        if not entry.attempts:
+            # What another run has sent was never counted for this one.
+            return replace(entry, sent_at=0.0)
+        attempts = entry.attempts - 1
+        committed_usd = entry.committed_usd - self.row.estimate if attempts else 0.0
+        kept = replace(
+            entry,
+            sent_at=0.0,
+            attempts=attempts,
+            committed_usd=committed_usd,
+            is_at_most=entry.is_at_most and attempts > 0,
+        )
+        self._resources.commit(entry, kept)
+        return kept
 
     def leave_creates(self) -> None:
         """Let another row send its create: the outcome of this one's is known, or is to be found in the list."""

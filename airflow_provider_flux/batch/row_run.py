@@ -315,10 +315,13 @@ class RowRun:
             raise
         actual = cost_of(prediction, access, model=row.model, input=row.input, pictures=pictures)
         if actual is not None and entry.attempts:
-            correction = actual.usd - row.estimate
-            is_at_most = actual.is_at_most or (entry.is_at_most and entry.attempts > 1)
-            self._resources.commit(correction, is_at_most=is_at_most)
-            entry = replace(entry, committed_usd=entry.committed_usd + correction, is_at_most=is_at_most)
+            corrected = replace(
+                entry,
+                committed_usd=entry.committed_usd + actual.usd - row.estimate,
+                is_at_most=actual.is_at_most or (entry.is_at_most and entry.attempts > 1),
+            )
+            self._resources.commit(entry, corrected)
+            entry = corrected
         outcome = {
             **success(prediction, pictures, attempts=entry.attempts, made_at=time.time()),
             **told(actual),

@@ -172,13 +172,12 @@ class RowStore:
         (total,) = self._database.execute("SELECT TOTAL(committed_usd) FROM entries WHERE run = ?", (run,)).fetchone()
         return float(total)
 
-    def spent_is_at_most(self, run: str) -> bool:
-        """Tell whether no more is known of what a run has spent than that it is no more."""
-        found = self._database.execute(
-            "SELECT 1 FROM entries WHERE run = ? AND committed_usd > 0 AND json_extract(entry, '$.is_at_most') LIMIT 1",
-            (run,),
-        )
-        return found.fetchone() is not None
+    def rows_at_most(self, run: str) -> int:
+        """Return of how many rows of a run no more is known than that they cost no more than what was committed."""
+        (count,) = self._database.execute(
+            "SELECT COUNT(*) FROM entries WHERE run = ? AND json_extract(entry, '$.is_at_most')", (run,)
+        ).fetchone()
+        return int(count)
 
     def knows_prediction(self, prediction_id: str) -> bool:
         """Tell whether a prediction belongs to a row."""

@@ -134,8 +134,10 @@ class BatchRun:
             self._lease.verify()
             self._write_history(store)
             ledger = Ledger(self._ledger_folder, names, store, self._log, verify=self._lease.verify)
+            is_to_do = store.has(RowStatus.NOT_STARTED) or store.has(RowStatus.UNSETTLED)
+            spent_before = self._spending() if is_to_do else {}
             self._make(store, ledger)
-            totals = self._finish(store)
+            totals = self._measured(self._finish(store), spent_before)
             if not self._control.is_killed and not self._lease.is_lost:
                 ledger.compact(of_run=self._policy.identity.run)
             return totals
@@ -216,7 +218,7 @@ class BatchRun:
             store.counts(),
             self.manifest_path,
             spent_usd=store.committed_usd(self._policy.identity.run),
-            spent_is_at_most=store.spent_is_at_most(self._policy.identity.run),
+            rows_at_most=store.rows_at_most(self._policy.identity.run),
             left_out=lambda: breaker.out,
             now=time.time(),
         )
@@ -249,6 +251,26 @@ class BatchRun:
         progress.log(self._log, time.time(), at_once=True)
         self._publish(progress, at_once=True)
 
+    def _spending(self) -> dict[str, float]:
+        """Return what the accounts have spent that tell it, by their connections."""
+        hooks = {way.hook.flux_conn_id: way.hook for way in self._plan.ways}
+        spent = {name: hook.spending() for name, hook in hooks.items() if not self._control.is_killed}
+        return {name: usd for name, usd in spent.items() if usd is not None}
+
+    def _measured(self, totals: dict[str, Any], before: Mapping[str, float]) -> dict[str, Any]:
+        """Add to the totals what the accounts say that they have spent while this try has run."""
+        after = self._spending() if before else {}
+        spent = [after[name] - usd for name, usd in before.items() if name in after]
+        measured = round(sum(spent), 6) if spent else None
+        if measured is not None:
+            self._log.info(
+                "The accounts say that %.4f USD were spent meanwhile, by whoever uses them; this run counts %s%.4f",
+                measured,
+                "at most " if totals["spent_is_at_most"] else "",
+                totals["spent_usd"],
+            )
+        return {**totals, "measured_usd": measured}
+
     def _publish(self, progress: Progress, *, at_once: bool = False) -> None:
         """Write the figures where a page can read them, if it is time to."""
         now = time.time()
@@ -277,7 +299,7 @@ class BatchRun:
             **totals,
             "removed": removed,
             "spent_usd": spent,
-            "spent_is_at_most": store.spent_is_at_most(self._policy.identity.run),
+            "spent_is_at_most": store.rows_at_most(self._policy.identity.run) > 0,
             "manifest_path": self.manifest_path,
             "started_at": iso(self._started_at),
             "updated_at": iso(time.time()),

@@ -33,6 +33,10 @@ PATIENCE = 120.0
 """Seconds for which a call retries transient problems when the caller sets no deadline."""
 
 
+FACTS_PATIENCE = 10.0
+"""Seconds. Prices and spending are good to know, and no reason to wait."""
+
+
 def deadline_or_default(deadline: float | None) -> float:
     """Return when a call gives up, in seconds since the epoch."""
     return time.time() + PATIENCE if deadline is None else deadline
@@ -71,37 +75,53 @@ class GatewayCalls(BaseHook):
             raise self._malformed("list of models")
         return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
-    def balance(self) -> float:
+    def balance(self, *, patience: float = PATIENCE) -> float:
         """Return what is left to spend, in USD (DeerAPI and BFL: CometAPI takes the key in a URL, Replicate has none).
 
+        :param patience: seconds for which it is asked.
         :raises FluxConnectionError: if the gateway does not tell.
         """
-        limit = self._read(self.access.gateway.preset.balance_path, "balance")
+        limit = self._read(self.access.gateway.preset.balance_path, "balance", patience)
         try:
             if self.access.gateway.preset.bills_on_create:
                 return float(limit["credits"]) * CREDIT_USD
-            return float(limit["hard_limit_usd"]) - self.used()
+            return float(limit["hard_limit_usd"]) - self.used(patience=patience)
         except (KeyError, TypeError, ValueError):
             raise self._malformed("balance") from None
 
-    def used(self) -> float:
+    def used(self, *, patience: float = PATIENCE) -> float:
         """Return what the account has used since it exists, in USD (DeerAPI only).
 
+        :param patience: seconds for which it is asked.
         :raises FluxConnectionError: if the gateway does not tell.
         """
-        usage = self._read(self.access.gateway.preset.usage_path, "usage")
+        usage = self._read(self.access.gateway.preset.usage_path, "usage", patience)
         try:
             # In hundredths of a dollar, while the limit is in dollars (DeerAPI's balance page).
             return float(usage["total_usage"]) / 100
         except (KeyError, TypeError, ValueError):
             raise self._malformed("usage") from None
 
+    def spending(self) -> float | None:
+        """Return what the account has spent, counted from some moment on, in USD; None if that is not told.
+
+        Of two answers, the difference is what all who use the account have spent in between (DeerAPI and BFL).
+        """
+        preset = self.access.gateway.preset
+        try:
+            if preset.usage_path:
+                return self.used(patience=FACTS_PATIENCE)
+            return -self.balance(patience=FACTS_PATIENCE) if preset.bills_on_create else None
+        except FluxError as error:
+            self.log.warning("What is spent is not measured: %s", error)
+            return None
+
     def learn_prices(self) -> None:
         """Ask the gateway what its models cost, if it tells and has not been asked. Costs of this hook go by it."""
         if not self.access.gateway.preset.price_list_path or self.access.listed_prices:
             return
         try:
-            listed = self.price_list()
+            listed = self.price_list(patience=FACTS_PATIENCE)
         except FluxError as error:
             self.log.warning(
                 "What %s asks is not known, and taken to be no more than elsewhere: %s", self.gateway_name, error
@@ -110,13 +130,14 @@ class GatewayCalls(BaseHook):
         self.access = replace(self.access, listed_prices=listed)
         self.log.info("%s lists prices of %d models, as of today", self.gateway_name, len(listed))
 
-    def price_list(self) -> Prices:
+    def price_list(self, *, patience: float = PATIENCE) -> Prices:
         """Return what the gateway says its models cost, in USD (CometAPI only; the first page of its public list).
 
+        :param patience: seconds for which it is asked.
         :raises FluxConnectionError: if the gateway has no such list.
         """
         try:
-            return read_price_list(self._read(self.access.gateway.preset.price_list_path, "prices"))
+            return read_price_list(self._read(self.access.gateway.preset.price_list_path, "prices", patience))
         except ValueError:
             raise self._malformed("prices") from None
 
@@ -141,12 +162,11 @@ class GatewayCalls(BaseHook):
         except CallFailed as failed:
             raise call_error(self.access.gateway, failed, about=about, model=model) from None
 
-    def _read(self, path: str, about: str) -> JSON:
+    def _read(self, path: str, about: str, patience: float = PATIENCE) -> JSON:
         if not path:
             raise FluxConnectionError(f"{self.gateway_name} does not tell its {about}.")
-        return self._call(
-            self._conversation.read(self.access.gateway.read(path), deadline=deadline_or_default(None)), about
-        )
+        request = self.access.gateway.read(path)
+        return self._call(self._conversation.read(request, deadline=time.time() + patience), about)
 
     def _malformed(self, about: str) -> FluxGatewayError:
         failure = Failure(Reason.MALFORMED, "the answer does not have the documented shape", about)

@@ -236,11 +236,8 @@ class FluxPredictionOperator(SubmittingTask, BaseOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Go on where the trigger left off, to the end and on this worker."""
         pending = PendingPrediction.from_event(event)
-        if self.fallbacks:
-            self._ways = self._find_ways()
-            record = SubmissionRecords.of_task(context, durable=self.durable).read()
-            self._ways.take_up_named(pending.flux_conn_id, pending.model, record)
-        self.flux_conn_id, self.model = pending.flux_conn_id, pending.model
+        self._resume_way(context, (pending.flux_conn_id, pending.model))
+        self.flux_conn_id, self.model, self.version = pending.flux_conn_id, pending.model, None
         # Before a signal can cancel: its handler must not be the one to look the connection up.
         self.hook.access  # noqa: B018
         self._prediction_id, self._deadline = pending.prediction_id, pending.deadline
@@ -266,6 +263,7 @@ class FluxPredictionOperator(SubmittingTask, BaseOperator):
             if prediction_id is None:
                 raise
             self.log.warning("Prediction %s: no triggerer has waited for it to its deadline", prediction_id)
+            self._resume_way(context)
             try:
                 return self._in_one_way_or_another(
                     context, lambda: self._settle(context, self._give_up(context, prediction_id))

@@ -74,7 +74,15 @@ class SubmittingTask(PredictionTask):
     def _find_ways(self) -> TaskWays:
         model = model_argument(self.model, self.version)
         first = TaskWay(self.flux_conn_id, model, self._whole_input())
-        return TaskWays(first, self.fallbacks or (), self.fallback_on, self.hook)
+        return TaskWays(first, self.fallbacks or (), self.fallback_on)
+
+    def _resume_way(self, context: Context, waited_for: tuple[str, str] | None = None) -> None:
+        """Go on in the way that an earlier part of this try has taken, if there are several."""
+        if not self.fallbacks:
+            return
+        self._ways = self._find_ways()
+        self._ways.resume(SubmissionRecords.of_task(context, durable=self.durable).read(), waited_for)
+        self.flux_conn_id, self.model = self._ways.way.flux_conn_id, self._ways.way.model
 
     def _take_way(self, ways: TaskWays) -> None:
         self.flux_conn_id, self.model = ways.way.flux_conn_id, ways.way.model

@@ -48,12 +48,10 @@ class TaskWays:
     :ivar passed: those before it, and why they have made no picture.
     """
 
-    def __init__(
-        self, first: TaskWay, fallbacks: Sequence[Mapping[str, Any]], fallback_on: Collection[str], hook: FluxHook
-    ) -> None:
+    def __init__(self, first: TaskWay, fallbacks: Sequence[Mapping[str, Any]], fallback_on: Collection[str]) -> None:
         self._ways = [first, *(first.other(said) for said in fallbacks)]
         self._on = fallback_on
-        self._hooks = {first.flux_conn_id: hook}
+        self._hooks: dict[str, FluxHook] = {}
         self._inputs: list[dict[str, JSON]] = []
         self.at = 0
         self.passed: list[Mapping[str, JSON]] = []
@@ -103,13 +101,17 @@ class TaskWays:
         self.at, self.passed = found, list(record.passed)
         return record
 
-    def take_up_named(self, flux_conn_id: str, model: str, record: SubmissionRecord | None) -> None:
-        """Take the way of a prediction that has been waited for in the triggerer."""
+    def resume(self, record: SubmissionRecord | None, waited_for: tuple[str, str] | None = None) -> None:
+        """Take the way of a prediction that has been waited for in the triggerer.
+
+        :param waited_for: its connection and its model, where they are known: they say it, should a template give
+            something else by now, or nothing have been recorded.
+        """
         named = [(way.flux_conn_id, way.model) for way in self._ways]
-        self.at = named.index((flux_conn_id, model)) if (flux_conn_id, model) in named else 0
-        if record is not None and record.attempt < len(named) and named[record.attempt] == (flux_conn_id, model):
-            self.at = record.attempt
-        self.passed = [] if record is None else list(record.passed)
+        at = 0 if record is None else min(record.attempt, len(named) - 1)
+        if waited_for is not None and named[at] != waited_for and waited_for in named:
+            at = named.index(waited_for)
+        self.at, self.passed = at, [] if record is None else list(record.passed)
 
     def pass_over(self, error: FluxError, log: Log) -> bool:
         """Go on with the next way, and tell whether there is one that may be taken after this error."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_flux.batch import ledger
 from airflow_provider_flux.client import aio, sync
@@ -402,3 +403,42 @@ def test_fallbacks_that_are_none_are_refused_when_the_dag_is_parsed(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         DOORS[door](tmp_path, **options(**given))
+
+
+@pytest.mark.usefixtures("connections")
+def test_a_fallback_that_no_triggerer_has_waited_for_is_given_up_at_its_own_gateway(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """no triggerer runs"""
+    emulator.add_fault("503_model_not_found", on="create", model=MODELS[0], times=None)
+    emulator.add_outcome("stuck", times=None)
+    given = options(timeout=30.0, deferrable=True, wait_before_defer=0, fallback_on=ALL)
+    given["fallbacks"] = [{"model": MODELS[1], "flux_conn_id": "flux_replicate"}, given["fallbacks"][1]]
+    life = operator(tmp_path, **given)
+    with pytest.raises(TaskDeferred):
+        life.execute()
+    assert emulator.accepted == 1
+
+    with pytest.raises(TaskDeferred):
+        life.resume("__fail__", {"error": "Trigger timeout"})
+
+    # Canceled at Replicate, where it was made, and asked for anew at BFL.
+    canceled = [seen.path for seen in emulator.requests if seen.kind == "cancel"]
+    assert len(canceled) == 1
+    assert canceled[0].startswith("/v1/predictions/")
+    assert (emulator.posts, emulator.accepted, posts(emulator, 2)) == (3, 2, 1)
+    record = life.store.kept["flux_prediction"]
+    assert (record["attempt"], [way["reason"] for way in record["passed"]]) == (2, ["unavailable", "deadline"])
+
+
+@pytest.mark.usefixtures("connections")
+def test_a_killed_task_takes_no_other_way(emulator: Emulator, tmp_path: Path) -> None:
+    emulator.add_fault("503_model_not_found", on="create", model=MODELS[0], times=None)
+    emulator.settings(latency=0.3)
+    life = operator(tmp_path, **options())
+    life.meanwhile(0.1, lambda: life.operator.on_kill())  # noqa: PLW0108 (each try has an operator of its own)
+
+    with pytest.raises(FluxError):
+        life.execute()
+
+    assert (emulator.posts, emulator.accepted) == (1, 0)
