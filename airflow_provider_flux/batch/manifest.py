@@ -52,6 +52,7 @@ COLUMNS: Mapping[str, JSON] = {
     "predict_time": None,
     "cost_usd": None,
     "cost_is_at_most": None,
+    "cost_source": None,
     "gateway": None,
     "passed_over": None,
     "error": None,

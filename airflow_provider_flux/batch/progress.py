@@ -24,7 +24,7 @@ ERROR_LIMIT = 200
 """Characters. All of it must stay below 32 KB."""
 
 SHOWN_OF_OUTCOME = (
-    *("path", "sha256", "format", "bytes", "width", "height", "cost_usd", "cost_is_at_most", "gateway"),
+    *("path", "sha256", "format", "bytes", "width", "height", "cost_usd", "cost_is_at_most", "cost_source", "gateway"),
 )
 
 SHORTEST_RHYTHM = 10.0
@@ -83,6 +83,12 @@ class Progress:
         with self._lock:
             self._spent_usd += usd
             self._rows_at_most += rows_at_most
+
+    @property
+    def is_at_most(self) -> bool:
+        """Whether no more is known of what is spent than that it is no more."""
+        with self._lock:
+            return self._rows_at_most > 0
 
     def end(self, row: PlannedRow, status: RowStatus, outcome: Mapping[str, JSON]) -> None:
         """Count a row that has ended."""

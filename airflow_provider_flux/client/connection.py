@@ -18,6 +18,7 @@ from airflow_provider_flux.client.connection_fields import (
 )
 from airflow_provider_flux.exceptions import AirflowNotFoundException, FluxConnectionError
 from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway, is_loopback
+from airflow_provider_flux.protocol.list_prices import Quote
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.pricing import Prices, read_prices
 
@@ -54,7 +55,7 @@ class GatewayAccess:
     ca_file: str | None = None
     chosen_per_minute: float | None = None
     prices: Prices = field(default_factory=dict)
-    listed_prices: Prices = field(default_factory=dict)
+    listed_prices: Mapping[str, Quote] = field(default_factory=dict)
     private_outputs: bool = False
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from airflow_provider_flux.exceptions import (
 )
 from airflow_provider_flux.protocol.classify import Failure, Reason, Verdict
 from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
+from airflow_provider_flux.protocol.list_prices import Quote
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import NoIdError
 from airflow_provider_flux.protocol.pricing import CREDIT_USD, Prices, read_price_list
@@ -127,8 +129,10 @@ class GatewayCalls(BaseHook):
                 "What %s asks is not known, and taken to be no more than elsewhere: %s", self.gateway_name, error
             )
             return
-        self.access = replace(self.access, listed_prices=listed)
-        self.log.info("%s lists prices of %d models, as of today", self.gateway_name, len(listed))
+        today = datetime.now(timezone.utc).date().isoformat()
+        quotes = {model: Quote(price, f"{self.gateway_name}'s list", today) for model, price in listed.items()}
+        self.access = replace(self.access, listed_prices=quotes)
+        self.log.info("%s lists prices of %d models, as of %s", self.gateway_name, len(quotes), today)
 
     def price_list(self, *, patience: float = PATIENCE) -> Prices:
         """Return what the gateway says its models cost, in USD (CometAPI only; the first page of its public list).

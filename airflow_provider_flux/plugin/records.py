@@ -18,13 +18,20 @@ LONGEST_TEXT = 2000
 MOST_PICTURES = 16
 """Of one prediction. FLUX models make four at most."""
 
+MOST_PASSED = 16
+"""Ways to make a picture that are shown."""
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-_TEXTS = ("id", "model", "status", "prompt", "error", "created_at", "started_at", "completed_at", "expires_at")
+_TEXTS = (
+    *("id", "model", "gateway", "status", "prompt", "error", "cost_source"),
+    *("created_at", "started_at", "completed_at", "expires_at"),
+)
+_PASSED = ("model", "gateway", "reason", "error")
 _NUMBERS = ("seed", "cost_usd")
 _FIGURES = (
     *("total", "done", "failed", "unknown", "kept", "in_flight"),
-    *("rate_per_minute", "seconds_left", "spent_usd"),
+    *("rate_per_minute", "seconds_left", "spent_usd", "measured_usd"),
 )
 _FIGURE_TEXTS = ("started_at", "updated_at", "manifest_path")
 
@@ -62,7 +69,8 @@ def batch(value: object) -> Record | None:
         return None
     recent = value.get("recent")
     rows = map(row, recent) if isinstance(recent, list) else ()
-    figures = _texts(value, _FIGURE_TEXTS) | _numbers(value, _FIGURES)
+    figures = _texts(value, _FIGURE_TEXTS) | _numbers(value, _FIGURES) | _flags(value, ("spent_is_at_most",))
+    figures["left_out"] = [name[:LONGEST_TEXT] for name in _list(value.get("left_out")) if isinstance(name, str)]
     if _is_number(value.get("succeeded")):
         # What the totals at the end call it.
         figures["done"] = value["succeeded"]
@@ -79,9 +87,22 @@ def _inputs_of_row(text: object) -> list[object]:
 
 
 def _common(value: Mapping[str, Any]) -> Record:
-    helps = value.get("retry_helps")
-    advice = {"retry_helps": helps} if isinstance(helps, bool) else {}
-    return _texts(value, _TEXTS) | _numbers(value, _NUMBERS) | advice
+    flags = _flags(value, ("retry_helps", "cost_is_at_most"))
+    passed = [_texts(way, _PASSED) for way in _list(value.get("passed_over")) if isinstance(way, Mapping)]
+    return _texts(value, _TEXTS) | _numbers(value, _NUMBERS) | flags | {"passed_over": passed}
+
+
+def _flags(value: Mapping[str, Any], names: Iterable[str]) -> Record:
+    return {name: value[name] for name in names if isinstance(value.get(name), bool)}
+
+
+def _list(value: object) -> list[Any]:
+    """Return a short list, also out of the text in which a manifest has it."""
+    try:
+        read = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return []
+    return read[:MOST_PASSED] if isinstance(read, list) else []
 
 
 def _texts(value: Mapping[str, Any], names: Iterable[str]) -> Record:

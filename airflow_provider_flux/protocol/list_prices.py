@@ -49,6 +49,11 @@ class Quote:
     as_of: str = ""
     is_ceiling: bool = False
 
+    @property
+    def told(self) -> str:
+        """Who says so, and when they did."""
+        return f"{self.source}, {self.as_of}" if self.as_of else self.source
+
 
 def _at_most(price: Price, source: str, as_of: str) -> Quote:
     return Quote(price, source, as_of, is_ceiling=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TypeGuard
 
 from airflow_provider_flux.protocol.catalogue import input_schema, picture_fields
@@ -42,10 +42,12 @@ class Cost:
     """What a prediction costs, or has cost.
 
     :param is_at_most: whether no more is known than that it is no more.
+    :param source: who says so, and when they did.
     """
 
     usd: float
     is_at_most: bool = False
+    source: str = field(default="", compare=False)
 
 
 Prices = Mapping[str, Price]
@@ -90,7 +92,9 @@ def read_price_list(payload: JSON) -> Prices:
     return prices
 
 
-def price_of(gateway: str, model: str, own: Prices | None = None, listed: Prices | None = None) -> Quote | None:
+def price_of(
+    gateway: str, model: str, own: Prices | None = None, listed: Mapping[str, Quote] | None = None
+) -> Quote | None:
     """Return what a model costs at a gateway, or None if nothing is known of it.
 
     :param gateway: the name of its preset, such as ``replicate``.
@@ -102,9 +106,7 @@ def price_of(gateway: str, model: str, own: Prices | None = None, listed: Prices
     mine = (own or {}).get(model) or (own or {}).get(name)
     if mine is not None:
         return Quote(mine, "the connection's prices")
-    if listed and name in listed:
-        return Quote(listed[name], "the gateway's own list", "now")
-    return LIST_PRICES.get(gateway, {}).get(name) or ceiling(name)
+    return (listed or {}).get(name) or LIST_PRICES.get(gateway, {}).get(name) or ceiling(name)
 
 
 def estimate(quote: Quote | None, model: str, input: Mapping[str, JSON]) -> Cost | None:
@@ -144,7 +146,7 @@ def cost(
 def told_cost(prediction: Prediction) -> Cost | None:
     """Return what a gateway itself says that a prediction costs; None if it does not (BFL only)."""
     told = prediction.metrics.get("cost")
-    return Cost(round(told * CREDIT_USD, 6)) if _is_amount(told) else None
+    return Cost(round(told * CREDIT_USD, 6), source="the gateway's own answer") if _is_amount(told) else None
 
 
 def _add_up(quote: Quote | None, model: str, input: Mapping[str, JSON], areas: Sequence[int | None]) -> Cost | None:
@@ -165,7 +167,7 @@ def _add_up(quote: Quote | None, model: str, input: Mapping[str, JSON], areas: S
         is_at_most = True
     pictures = price.per_picture * len(areas) + price.per_output_megapixel * sum(known)
     usd = round(price.per_prediction + price.per_input_megapixel * given + pictures, 6)
-    return Cost(usd, is_at_most)
+    return Cost(usd, is_at_most, quote.told)
 
 
 def _input_megapixels(model: str, input: Mapping[str, JSON]) -> int | None:

@@ -234,14 +234,9 @@ def cost_of(
 
 def told(cost: Cost | None) -> dict[str, Any]:
     """Return a cost as XComs and manifests tell of it."""
-    return (
-        {"cost_usd": None, "cost_is_at_most": None}
-        if cost is None
-        else {
-            "cost_usd": cost.usd,
-            "cost_is_at_most": cost.is_at_most,
-        }
-    )
+    if cost is None:
+        return {"cost_usd": None, "cost_is_at_most": None, "cost_source": None}
+    return {"cost_usd": cost.usd, "cost_is_at_most": cost.is_at_most, "cost_source": cost.source}
 
 
 def ending_error(prediction: Prediction) -> FluxPredictionError:

@@ -798,7 +798,7 @@ def test_the_figures_are_small_and_plain(instance: BatchTaskInstance) -> None:
     assert (figures["done"], figures["total"], figures["in_flight"], len(figures["recent"])) == (40, 40, 0, 24)
     assert set(figures["recent"][0]) == {
         *("key", "status", "prediction_id", "model", "prompt", "error"),
-        *("path", "sha256", "format", "bytes", "width", "height", "cost_usd", "cost_is_at_most"),
+        *("path", "sha256", "format", "bytes", "width", "height", "cost_usd", "cost_is_at_most", "cost_source"),
         *("gateway", "passed_over"),
     }
 

@@ -88,9 +88,10 @@ def test_several_ways_can_be_out_and_the_last_one_never_is(breaker: Breaker) -> 
 def test_a_batch_spares_a_gateway_that_is_out_and_comes_back_to_it(
     emulator: Emulator, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.6)
+    monkeypatch.setattr(module, "PAUSE", 0.3)
     monkeypatch.setattr(ledger, "COMMIT_PAUSE", 0.01)
     connect(emulator.url, gateway="deerapi")
+    emulator.settings(run_time=0.05)
     emulator.add_fault("503_model_not_found", on="create", model=PRO, times=12)
     batch = BatchTaskInstance(
         tmp_path, rows=table(60), model=PRO, fallbacks=[{"model": ULTRA}], max_in_flight=1, poll_interval=0.05

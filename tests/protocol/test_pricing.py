@@ -31,8 +31,8 @@ def succeeded(*outputs: str, **metrics: object) -> Prediction:
     return Prediction(id="abc", status=PredictionStatus.SUCCEEDED, outputs=outputs, metrics=metrics)
 
 
-def flat(usd: float, *, per_prediction: bool = False) -> Quote:
-    return Quote(Price(per_prediction=usd) if per_prediction else Price(per_picture=usd), "a test")
+def flat(usd: float) -> Quote:
+    return Quote(Price(per_picture=usd), "a test")
 
 
 def test_the_table_knows_only_gateways_and_models_that_exist():
@@ -207,7 +207,7 @@ def test_the_parts_of_a_price_add_up():
 
 def test_a_persons_own_prices_go_first_and_then_those_that_the_gateway_lists():
     own = read_prices({SCHNELL: 0.004, FLEX: {"per_prediction": 0.192}, "somebody/else": 0})
-    listed = {SCHNELL: Price(per_prediction=0.002), "black-forest-labs/flux-dev": Price(per_prediction=0.03)}
+    listed = {SCHNELL: flat(0.002), "black-forest-labs/flux-dev": flat(0.03)}
 
     def usd(gateway: str, model: str) -> Cost | None:
         return estimate(price_of(gateway, model, own, listed), model, PROMPT)

@@ -1,7 +1,7 @@
 // How far a batch is: live while it runs, final afterwards.
 
 import { h, useNow } from "./dom.js";
-import { count, dollars, percent, seconds, sum } from "./format.js";
+import { count, dollars, percent, seconds, spend, sum } from "./format.js";
 
 /** How many rows have ended, whatever became of them. What a batch calls done has succeeded. */
 export const rowsEnded = ({ done, kept, failed, unknown }) => sum([done, kept, failed, unknown]);
@@ -54,7 +54,9 @@ export function BatchPanel({ batch }) {
       figure("Time left", ended ? "" : seconds(batch.seconds_left)),
       figure("Time taken", ended ? seconds((Date.parse(batch.updated_at) - Date.parse(batch.started_at)) / 1000) : ""),
       // A price that is not known adds nothing, so that 0 may be anything.
-      figure("Spent", batch.spent_usd ? dollars(batch.spent_usd) : ""),
+      figure("Spent", batch.spent_usd ? spend([batch]) : ""),
+      figure("Spent, as the accounts say", Number.isFinite(batch.measured_usd) ? dollars(batch.measured_usd) : ""),
+      figure("Left out for now", ended ? "" : batch.left_out.join(", ")),
     ),
   );
 }

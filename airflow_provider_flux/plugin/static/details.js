@@ -3,7 +3,7 @@
 import { getGatewayPage, pictureUrl, taskRoute } from "./api.js";
 import { BeforeAndAfter } from "./compare.js";
 import { CopyButton, Fragment, h, Icon, Link, useEffect, useRef, useState } from "./dom.js";
-import { bytes, dollars, moment, seconds } from "./format.js";
+import { bytes, moment, seconds, spend } from "./format.js";
 import { hasSucceeded, runTime } from "./predictions.js";
 import { firstPicture, Picture, RetryAdvice, Status } from "./tile.js";
 
@@ -92,9 +92,11 @@ function Facts({ prediction }) {
     ["Prediction", prediction.id, true],
     ["Row", prediction.key, true],
     ["Model", prediction.model, true],
+    ["Gateway", prediction.gateway],
+    ...prediction.passed_over.map((way) => ["Tried before", passedOver(way)]),
     ["Seed", prediction.seed, true],
     ["Run time", seconds(runTime(prediction))],
-    ["Cost", dollars(prediction.cost_usd)],
+    ["Cost", cost(prediction)],
     ["Attempts", prediction.attempts],
     ["Created", moment(prediction.created_at)],
     ["Completed", moment(prediction.completed_at)],
@@ -129,6 +131,14 @@ function Facts({ prediction }) {
       ),
   );
 }
+
+function cost(prediction) {
+  if (!Number.isFinite(prediction.cost_usd)) return "";
+  return prediction.cost_source ? `${spend([prediction])} (${prediction.cost_source})` : spend([prediction]);
+}
+
+const passedOver = ({ model, gateway, reason, error }) =>
+  [`${model} at ${gateway}: ${(reason ?? "").replaceAll("_", " ")}`, error].filter(Boolean).join(". ");
 
 function Links({ prediction }) {
   const [page, setPage] = useState(null);

@@ -16,6 +16,13 @@ export function dollars(value) {
   return `$${value.toFixed(value < 1 ? 4 : 2).replace(/(\.\d\d\d*?)0+$/, "$1")}`;
 }
 
+/** What predictions and batches have cost, together; of some it may be known only what it is at most. */
+export function spend(records) {
+  const usd = sum(records.map((one) => one.cost_usd ?? one.spent_usd));
+  const isAtMost = records.some((one) => one.cost_is_at_most || one.spent_is_at_most);
+  return usd && isAtMost ? `at most ${dollars(usd)}` : dollars(usd);
+}
+
 export function bytes(value) {
   if (!Number.isFinite(value)) return "";
   return value < 1e6 ? `${Math.max(1, Math.round(value / 1e3))} kB` : `${(value / 1e6).toFixed(1)} MB`;

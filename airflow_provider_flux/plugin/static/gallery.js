@@ -4,7 +4,7 @@ import { useGallery, useRows } from "./api.js";
 import { BatchPanel, rowsEnded } from "./batch.js";
 import { Details } from "./details.js";
 import { h, Notice, Sentinel, useEffect, useState } from "./dom.js";
-import { clock, count, dollars, percentile, seconds, shortModel, sum } from "./format.js";
+import { clock, count, percentile, seconds, shortModel, spend, sum } from "./format.js";
 import { group, GROUP_NAMES, hasEnded, hasSucceeded, located, runTime, tally } from "./predictions.js";
 import { Tile } from "./tile.js";
 
@@ -87,11 +87,11 @@ function Headline({ gallery }) {
   }
   const done = predictions.filter(hasEnded).length + sum(batches.map(rowsEnded));
   const total = predictions.length + sum(batches.map((batch) => batch.total));
-  const spent = sum(predictions.map((one) => one.cost_usd)) + sum(batches.map((batch) => batch.spent_usd));
+  const spent = spend([...predictions, ...batches]);
   const typical = percentile(predictions.filter(hasSucceeded).map(runTime).filter(Number.isFinite), 0.5);
   const facts = [
     `${count(done)} of ${count(total)} done`,
-    spent ? `${dollars(spent)} spent` : "",
+    spent && spent !== "$0" ? `${spent} spent` : "",
     Number.isFinite(typical) ? `${seconds(typical)} typical run time` : "",
   ];
   const liveness = error ? "Airflow does not answer; trying again" : state?.ended ? "Ended" : "Updates by itself";

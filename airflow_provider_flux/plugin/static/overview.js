@@ -4,7 +4,7 @@ import { getBatches, readPredictions, runRoute } from "./api.js";
 import { rowsEnded } from "./batch.js";
 import { Chart, COLORS } from "./charts.js";
 import { h, Link, Notice, useEffect, useMemo, useState } from "./dom.js";
-import { count, dollars, moment, percent, percentile, seconds, shortModel, sum } from "./format.js";
+import { count, dollars, moment, percent, percentile, seconds, shortModel, spend, sum } from "./format.js";
 import { Problem } from "./gallery.js";
 import { group, hasEnded, hasSucceeded, isFailure, merge, runTime, since } from "./predictions.js";
 
@@ -106,7 +106,7 @@ function Tiles({ predictions, batches }) {
   const running = predictions.length - predictions.filter(hasEnded).length;
   const times = predictions.filter(hasSucceeded).map(runTime).filter(Number.isFinite);
   const priced = predictions.filter((one) => Number.isFinite(one.cost_usd));
-  const spent = sum(priced.map((one) => one.cost_usd)) + sum(batches.map((batch) => batch.spent_usd));
+  const spent = spend([...priced, ...batches]);
   const unpriced = predictions.filter(hasSucceeded).length - priced.filter(hasSucceeded).length;
   const total = predictions.length + sum(batches.map((batch) => batch.total));
   return h(
@@ -133,7 +133,7 @@ function Tiles({ predictions, batches }) {
     }),
     h(Figure, {
       name: "Spend",
-      value: dollars(spent) || "–",
+      value: spent,
       note: unpriced > 0 ? `the cost of ${count(unpriced)} is not known` : "",
     }),
   );
@@ -259,7 +259,7 @@ function byModel(predictions) {
         succeeded: own.filter(hasSucceeded).length,
         half: percentile(times, 0.5),
         most: percentile(times, 0.95),
-        spent: sum(own.map((one) => one.cost_usd)),
+        spent: spend(own),
       };
     })
     .sort((one, other) => other.total - one.total);
@@ -302,7 +302,7 @@ function Models({ predictions }) {
     percent(model.succeeded, model.ended),
     seconds(model.half) || "–",
     seconds(model.most) || "–",
-    dollars(model.spent),
+    model.spent,
   ]);
   return h(Table, {
     title: "Models",
@@ -330,7 +330,7 @@ function Runs({ predictions, batches }) {
       moment(first.run_after),
       count(singles.length + sum(whole_batches.map((batch) => batch.total))),
       failed ? h("span", { className: "flux-status flux-is-failed" }, count(failed)) : "0",
-      dollars(sum(records.map((record) => record.cost_usd ?? record.spent_usd))),
+      spend(records),
     ];
   });
   const more = newest.length > RUNS_SHOWN ? ` (the newest ${RUNS_SHOWN} of ${count(newest.length)})` : "";

@@ -2,7 +2,7 @@
 
 import { pictureUrl } from "./api.js";
 import { CopyButton, Fragment, h, Icon, useNow, useState } from "./dom.js";
-import { dollars, moment, seconds, shortModel } from "./format.js";
+import { moment, seconds, shortModel, spend } from "./format.js";
 import { group, GROUP_NAMES, hasEnded, hasSucceeded, runTime, since } from "./predictions.js";
 
 /** Where a browser gets the first picture of a prediction from; undefined if there is none it could show. */
@@ -28,12 +28,14 @@ export function RetryAdvice({ prediction }) {
 
 export function Tile({ prediction, runEnded, onOpen }) {
   const { id, key, prompt, model, seed, cost_usd } = prediction;
+  const passed = prediction.passed_over.length;
   const name = prompt || key || id;
   const facts = [
     shortModel(model),
     sizeOf(prediction),
     seconds(runTime(prediction)),
-    dollars(cost_usd),
+    Number.isFinite(cost_usd) ? spend([prediction]) : "",
+    passed ? `after ${passed} other ${passed === 1 ? "way" : "ways"}` : "",
     Number.isFinite(seed) ? `seed ${seed}` : "",
   ];
   return h(
