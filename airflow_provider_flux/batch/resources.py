@@ -150,12 +150,13 @@ class Resources:
         budget = self.options.budget_usd
         if budget is None or self._committed_usd + row.estimate <= budget + BUDGET_TOLERANCE_USD:
             return
-        at_most = "at most " if self.progress.is_at_most or row.is_at_most else ""
+        is_at_most = self.progress.is_at_most or row.is_at_most
+        known = " All that is known of these costs is that they are no higher." if is_at_most else ""
         self.control.stop(
             FluxBudgetError(
-                f"Of the budget of {budget:g} USD, {at_most}{self._committed_usd:.4f} are spent, and row {row.key!r} would "
-                f"cost {at_most}{row.estimate:.4f} more. What was in flight is made and stored; the rest is over_budget in "
-                "the manifest. Raise budget_usd and clear this task to go on with it."
+                f"{self._committed_usd:.4f} of {budget:g} USD are spent, and row {row.key!r} would cost "
+                f"{row.estimate:.4f} more.{known} What was in flight is made and stored; the rest is over_budget in the "
+                "manifest. Raise budget_usd and clear this task to go on with it."
             )
         )
         raise NotSubmitted("the budget is spent")
