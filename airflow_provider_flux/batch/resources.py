@@ -155,8 +155,8 @@ class Resources:
         self.control.stop(
             FluxBudgetError(
                 f"{self._committed_usd:.4f} of {budget:g} USD are spent, and row {row.key!r} would cost "
-                f"{row.estimate:.4f} more.{known} What was in flight is made and stored; the rest is over_budget in the "
-                "manifest. Raise budget_usd and clear this task to go on with it."
+                f"{row.estimate:.4f} more.{known} What was in flight is made and stored; the rest is over_budget in "
+                "the manifest. Raise budget_usd and clear this task to go on with it."
             )
         )
         raise NotSubmitted("the budget is spent")

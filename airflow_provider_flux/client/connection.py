@@ -15,6 +15,7 @@ from airflow_provider_flux.client.connection_fields import (
     read_host,
     read_key,
     text_option,
+    url_option,
 )
 from airflow_provider_flux.exceptions import AirflowNotFoundException, FluxConnectionError
 from airflow_provider_flux.protocol.gateways import Gateway, choose_gateway, is_loopback
@@ -44,6 +45,10 @@ class GatewayAccess:
     :param chosen_per_minute: limit for all requests together, creates included; None for what the gateway is known for.
     :param prices: what models cost, before the provider's own list.
     :param listed_prices: what the gateway itself says that models cost, where it has been asked.
+    :param webhook_base_url: where the gateway reaches this Airflow's API server; empty if it does not.
+    :param webhook_secret: what the gateway signs its calls with, where it is not asked for it.
+    :param airflow_user: in whose name asset events are made of its calls.
+    :param airflow_password: that user's.
     :param private_outputs: allow pictures to be fetched from private addresses, for gateways inside a network.
     """
 
@@ -56,6 +61,10 @@ class GatewayAccess:
     chosen_per_minute: float | None = None
     prices: Prices = field(default_factory=dict)
     listed_prices: Mapping[str, Quote] = field(default_factory=dict)
+    webhook_base_url: str = ""
+    webhook_secret: str = field(default="", repr=False)
+    airflow_user: str = ""
+    airflow_password: str = field(default="", repr=False)
     private_outputs: bool = False
 
     @property
@@ -98,7 +107,9 @@ def read_connection(connection: Connection) -> GatewayAccess:
     password      the key alone; white space around it does not matter
     extra         ``gateway``, ``path_prefix``, ``allow_http``, ``connect_timeout``,
                   ``read_timeout``, ``ca_file``, ``requests_per_minute``, ``prices``,
-                  ``private_outputs``, ``prefer_wait``; all optional, all also as texts
+                  ``private_outputs``, ``prefer_wait``, ``webhook_base_url``,
+                  ``webhook_secret``, ``airflow_user``, ``airflow_password``; all optional,
+                  all also as texts
     ============= ==========================================================================
 
     ``requests_per_minute`` bounds all requests of the connection in one process: those of a whole triggerer, and those
@@ -126,6 +137,10 @@ def read_connection(connection: Connection) -> GatewayAccess:
             ca_file=text_option(extra, "ca_file") or None,
             chosen_per_minute=number_option(extra, "requests_per_minute", "of requests"),
             prices=read_prices(json_option(extra, "prices")),
+            webhook_base_url=url_option(extra, "webhook_base_url"),
+            webhook_secret=text_option(extra, "webhook_secret"),
+            airflow_user=text_option(extra, "airflow_user"),
+            airflow_password=text_option(extra, "airflow_password"),
             private_outputs=flag_option(extra, "private_outputs") or False,
         )
     except ValueError as error:

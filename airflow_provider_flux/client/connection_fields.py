@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.wording import nearest
@@ -32,6 +33,10 @@ EXTRA_NAMES = (
     "prefer_wait",
     "prices",
     "private_outputs",
+    "webhook_base_url",
+    "webhook_secret",
+    "airflow_user",
+    "airflow_password",
 )
 
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
@@ -154,6 +159,18 @@ def text_option(extra: Mapping[str, JSON], name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name} in extra must be a text, not {value!r}")
     return value or ""
+
+
+def url_option(extra: Mapping[str, JSON], name: str) -> str:
+    """Return an option that is the URL of a server; empty if it is not given.
+
+    :raises ValueError: if it is anything else.
+    """
+    url = text_option(extra, name)
+    parts = urlsplit(url)
+    if url and not (parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)):
+        raise ValueError(f"{name} in extra must be a URL such as https://airflow.example.com, not {url!r}")
+    return url
 
 
 _WORDS: Mapping[str, bool] = {

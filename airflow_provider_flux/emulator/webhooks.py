@@ -1,4 +1,4 @@
-"""Webhook calls, signed as Replicate signs them, to this very machine only."""
+"""Webhook calls, signed as Replicate and BFL sign theirs, to this very machine only."""
 
 from __future__ import annotations
 
@@ -93,13 +93,15 @@ class Webhooks:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT))
         message_id, timestamp = f"msg_{message}", str(int(self._state.now))
         shape = "bfl" if prediction.flavour == "bfl" else "prediction"
-        body = json.dumps(View(self._state, prediction).shaped(shape)).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "webhook-id": message_id,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": signature(self._state.webhook_secret, message_id, timestamp, body),
-        }
+        shown = View(self._state, prediction).shaped(shape)
+        body = json.dumps({**shown, "timestamp": timestamp} if shape == "bfl" else shown).encode()
+        headers = {"Content-Type": "application/json"}
+        if prediction.flavour != "bfl":
+            headers["webhook-id"], headers["webhook-timestamp"] = message_id, timestamp
+            headers["webhook-signature"] = signature(self._state.webhook_secret, message_id, timestamp, body)
+        elif prediction.webhook_secret:
+            digest = hmac.new(prediction.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
+            headers["X-BFL-Signature"] = f"sha256={digest}"
         address, status = prediction.webhook or "", None
         call = self._session.post(address, data=body, headers=headers, allow_redirects=False, ssl=False)
         with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError, ValueError):

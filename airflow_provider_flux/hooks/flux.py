@@ -23,6 +23,8 @@ from airflow_provider_flux.protocol.messages import JSON, Log, Request
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
 from airflow_provider_flux.protocol.resume import ResumePolicy, SubmissionRecord
 from airflow_provider_flux.protocol.submission import LookUp, NotSubmitted, Prepare, Save, Submission
+from airflow_provider_flux.protocol.webhook_addresses import shared_secret
+from airflow_provider_flux.tasks.arguments import AUTO
 from airflow_provider_flux.telemetry import note_seen, span, waiting_for
 
 OnUnknownSubmission = Literal["fail", "resubmit"]
@@ -115,8 +117,8 @@ class FluxHook(GatewayCalls):
         :param model: ``owner/name``, such as ``black-forest-labs/flux-schnell``.
         :param input: everything meant for the model. A field that is a picture takes an https URL, a ``data:`` URI, or
             any path that ``ObjectStoragePath`` takes.
-        :param webhook: https URL that the gateway is asked to call. A gateway's webhook cannot be verified, since its
-            signing secret belongs to the gateway's account at Replicate.
+        :param webhook: https URL that the gateway is asked to call; ``auto`` for that of this Airflow, see
+            :meth:`webhook_url`.
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
         :param validate_input: check the input against the model's schema first.
         :param input_files: paths of pictures by field, for models that are not in the catalogue.
@@ -174,8 +176,11 @@ class FluxHook(GatewayCalls):
 
         :param cancel_at: when the service itself should end the prediction, in seconds since the epoch.
         """
+        if webhook == AUTO:
+            webhook, webhook_events_filter = self.webhook_url(), ["completed"]
         check_webhook(webhook, webhook_events_filter)
         self.check_model(model)
+        secret = self.access.webhook_secret or shared_secret(self.access.key, self.access.conn_id)
         gateway = self.access.gateway
 
         def request(sent: Mapping[str, JSON]) -> Request:
@@ -184,6 +189,7 @@ class FluxHook(GatewayCalls):
                 sent,
                 webhook=webhook,
                 webhook_events_filter=webhook_events_filter,
+                webhook_secret=secret,
                 cancel_after=None if cancel_at is None else cancel_at - time.time(),
                 # An answer that is held back for longer than it is waited for would leave the create in doubt.
                 wait=None if wait is None else min(wait, self.access.read_timeout / 2),

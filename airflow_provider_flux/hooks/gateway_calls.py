@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -26,8 +26,10 @@ from airflow_provider_flux.protocol.flows import CallFailed, Conversation, Flow
 from airflow_provider_flux.protocol.list_prices import Quote
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import NoIdError
+from airflow_provider_flux.protocol.presets import WebhookProof
 from airflow_provider_flux.protocol.pricing import CREDIT_USD, Prices, read_price_list
 from airflow_provider_flux.protocol.submission import NotSubmitted
+from airflow_provider_flux.protocol.webhook_addresses import url_token, webhook_url
 
 T = TypeVar("T")
 
@@ -144,6 +146,35 @@ class GatewayCalls(BaseHook):
             return read_price_list(self._read(self.access.gateway.preset.price_list_path, "prices", patience))
         except ValueError:
             raise self._malformed("prices") from None
+
+    def webhook_url(self) -> str:
+        """Return the URL at which this Airflow receives the gateway's calls; ``webhook="auto"`` stands for it.
+
+        It holds a token where nothing else tells that a call is the gateway's own: it is as secret as a password.
+
+        :raises FluxConnectionError: if the connection does not say where the gateway reaches this Airflow.
+        """
+        access = self.access
+        if not access.webhook_base_url:
+            raise FluxConnectionError(
+                f"Connection {self.flux_conn_id!r} does not say where its gateway reaches this Airflow: set "
+                "webhook_base_url in its extra to the API server's URL, such as https://airflow.example.com."
+            )
+        needs_token = access.gateway.preset.webhook_proof is WebhookProof.TOKEN
+        token = url_token(access.key, access.conn_id) if needs_token else ""
+        return webhook_url(access.webhook_base_url, access.conn_id, token)
+
+    def webhook_secret(self) -> str:
+        """Return what the gateway signs its calls with (Replicate only).
+
+        :raises FluxConnectionError: if the gateway does not tell.
+        :raises FluxGatewayError: if it cannot be told now.
+        """
+        told = self._read(self.access.gateway.preset.webhook_secret_path, "webhook secret")
+        key = told.get("key") if isinstance(told, Mapping) else None
+        if not isinstance(key, str) or not key:
+            raise self._malformed("webhook secret")
+        return key
 
     @property
     def _conversation(self) -> Conversation:

@@ -75,7 +75,8 @@ class FluxPredictionOperator(SubmittingTask, BaseOperator):
         that is a picture takes an https URL, a ``data:`` URI, or anything ``ObjectStoragePath`` takes, such as
         ``s3://conn@bucket/tea.png`` or the path that another FLUX task has stored; it is read and checked first, too.
     :param flux_conn_id: connection of type ``flux``.
-    :param webhook: https URL that the gateway is asked to call.
+    :param webhook: https URL that the gateway is asked to call when the prediction has ended; ``auto`` for that of this
+        Airflow, which makes an asset event of it (``docs/webhooks.md``).
     :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
     :param wait_for_completion: wait for the end of the prediction in this task.
     :param deferrable: wait in the triggerer; only matters if the operator waits.

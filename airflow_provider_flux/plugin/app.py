@@ -1,4 +1,7 @@
-"""What the UI asks for: static files for anyone, and for who may read a DAG's XComs its predictions and pictures."""
+"""What the UI asks for: static files for anyone, and for who may read a DAG's XComs its predictions and pictures.
+
+And what gateways call, see :mod:`.webhook_receiver`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.staticfiles import StaticFiles
 
-from airflow_provider_flux.plugin import picture_files, reading
+from airflow_provider_flux.plugin import picture_files, reading, webhook_receiver
 from airflow_provider_flux.plugin.rest import ALL, PAGE, AirflowRest, as_user_of
 
 STATIC_FILES = Path(__file__).parent / "static"
@@ -52,6 +55,7 @@ class _StaticFiles(StaticFiles):
         return response
 
 
+app.include_router(webhook_receiver.router)
 app.mount("/static", _StaticFiles(directory=STATIC_FILES))
 
 # Airflow's check takes the DAG from the query, and a request without one for one about all DAGs: so it is required.

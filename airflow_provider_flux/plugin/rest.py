@@ -41,6 +41,33 @@ class AirflowRest:
         content: dict[str, Any] = answer.json()
         return content
 
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send something to ``/api/v2``, and return the answer.
+
+        :raises HTTPException: with Airflow's own code and words, if it refuses.
+        """
+        answer = await self._client.post(f"/api/v2{path}", json=body)
+        if not answer.is_success:
+            raise HTTPException(answer.status_code, _refusal(answer))
+        content: dict[str, Any] = answer.json()
+        return content
+
+    async def log_in(self, user: str, password: str) -> str:
+        """Return a token for a user; without one, that of Airflow's own, where everybody may do everything.
+
+        :raises HTTPException: with Airflow's own code and words, if it refuses.
+        """
+        credentials = {"username": user, "password": password}
+        answer = await (self._client.post("/auth/token", json=credentials) if user else self._client.get("/auth/token"))
+        if not answer.is_success:
+            raise HTTPException(answer.status_code, _refusal(answer))
+        token: str = answer.json()["access_token"]
+        return token
+
+    def authorize(self, token: str) -> None:
+        """Make all further requests in the name of a token's user."""
+        self._client.headers["Authorization"] = f"Bearer {token}"
+
     async def find(self, path: str, **parameters: Any) -> dict[str, Any] | None:
         """Return an answer of ``/api/v2``; None if there is no such thing."""
         try:
@@ -54,11 +81,22 @@ class AirflowRest:
 @asynccontextmanager
 async def as_user_of(request: Request) -> AsyncIterator[AirflowRest]:
     """Provide the REST API with the credentials of a request."""
+    headers = {name: request.headers[name] for name in ("cookie", "authorization") if name in request.headers}
+    async with in_process(str(request.base_url.replace(path="/")), headers) as rest:
+        yield rest
+
+
+@asynccontextmanager
+async def in_process(
+    here: str = "http://localhost", headers: dict[str, str] | None = None
+) -> AsyncIterator[AirflowRest]:
+    """Provide the REST API of this process.
+
+    :param here: how it is addressed.
+    """
     import httpx
     from airflow.api_fastapi.app import cached_app
 
-    headers = {name: request.headers[name] for name in ("cookie", "authorization") if name in request.headers}
-    here = str(request.base_url.replace(path="/"))
     transport = httpx.ASGITransport(app=cached_app())
     async with httpx.AsyncClient(transport=transport, base_url=here, headers=headers) as client:
         yield AirflowRest(client)

@@ -33,6 +33,7 @@ class Dialect:
     :param input_field: field of a create that holds the input; empty if the input is the body itself.
     :param version_field: field of a create that names the model; empty if the path does.
     :param webhook_field: field of a create that holds the URL to call.
+    :param secret_field: field of a create that holds what the call is to be signed with; empty where there is none.
     :param events_field: field of a create that says what to call it for; empty where that cannot be said.
     :param inlines_as_data: whether a picture inside a create is a ``data:`` URI; else its base64 alone.
     """
@@ -43,11 +44,17 @@ class Dialect:
     input_field: str = "input"
     version_field: str = ""
     webhook_field: str = "webhook"
+    secret_field: str = ""
     events_field: str = "webhook_events_filter"
     inlines_as_data: bool = True
 
     def body(
-        self, model: str, input: Mapping[str, JSON], webhook: str | None, events: Sequence[str] | None
+        self,
+        model: str,
+        input: Mapping[str, JSON],
+        webhook: str | None,
+        events: Sequence[str] | None,
+        secret: str = "",
     ) -> dict[str, JSON]:
         """Return the body of a create."""
         given = dict(input) if self.inlines_as_data else {name: _bare(value) for name, value in input.items()}
@@ -56,6 +63,8 @@ class Dialect:
             body[self.version_field] = model
         if webhook is not None:
             body[self.webhook_field] = webhook
+            if secret and self.secret_field:
+                body[self.secret_field] = secret
         if events is not None and self.events_field:
             body[self.events_field] = list(events)
         return body
@@ -70,6 +79,7 @@ BFL = Dialect(
     cancel="",
     input_field="",
     webhook_field="webhook_url",
+    secret_field="webhook_secret",  # noqa: S106 (the name of a field)
     events_field="",
     inlines_as_data=False,
 )

@@ -73,6 +73,7 @@ class Gateway:
         *,
         webhook: str | None = None,
         webhook_events_filter: Sequence[str] | None = None,
+        webhook_secret: str = "",
         cancel_after: float | None = None,
         wait: float | None = None,
     ) -> Request:
@@ -82,6 +83,7 @@ class Gateway:
         :param input: everything meant for the model.
         :param webhook: URL that the gateway is asked to call.
         :param webhook_events_filter: which of ``start``, ``output``, ``logs``, ``completed`` to call it for.
+        :param webhook_secret: what the call is to be signed with, where that can be chosen (BFL).
         :param cancel_after: seconds after which the service ends the prediction by itself, where it can.
         :param wait: seconds for which the answer may be held back until the prediction has ended, where that is known
             to work.
@@ -94,7 +96,7 @@ class Gateway:
         if cancel_after is not None and self.preset.ends_predictions:
             headers["Cancel-After"] = f"{max(SHORTEST_CANCEL_AFTER, round(cancel_after))}s"
         path = f"{self._prefix_of(dialect)}{dialect.create.format(model=quote(model))}"
-        body = dialect.body(model, input, webhook, webhook_events_filter)
+        body = dialect.body(model, input, webhook, webhook_events_filter, webhook_secret)
         place = IN_BFLS_STYLE if dialect is BFL and MODEL in self.preset.dialects else ""
         return Request(Purpose.CREATE, "POST", path, body, headers, place=place)
 

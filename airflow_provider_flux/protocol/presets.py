@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from airflow_provider_flux.protocol.dialects import BFL, DEPLOYMENT, MODEL, VERSION, Dialect
 
@@ -20,6 +21,18 @@ REQUESTS_PER_MINUTE = 30_000
 deferred as fast as a triggerer takes them up (125 a second) and are polled three times soon after. Of 10,000 that are
 pending at the longest interval of 15 s it makes a poll every 20 s.
 """
+
+
+class WebhookProof(Enum):
+    """How a gateway's calls are known to be its own."""
+
+    SIGNATURE = auto()
+    """By Replicate's signature, with a secret that it tells."""
+    SECRET = auto()
+    """By a secret that was given with the create (BFL)."""
+    TOKEN = auto()
+    """By nothing of its own, since the signing secret belongs to the gateway's account at Replicate: by a token in the
+    URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,8 @@ class Preset:
         with ``Prefer: wait``.
     :param ends_predictions: whether it ends a prediction by itself when asked to with ``Cancel-After``.
     :param bills_on_create: whether the answer to a create tells what it costs, in credits.
+    :param webhook_proof: how its calls are known to be its own.
+    :param webhook_secret_path: a free request that tells what it signs with; empty where it does not.
     :param identity_path: a free request that needs the key, for the test button; empty where none is known.
     :param balance_path: a free request that tells what may be spent in all; empty where none is known.
     :param usage_path: a free request that tells what has been spent of it; empty where none is known.
@@ -64,6 +79,8 @@ class Preset:
     waits_on_create: bool = False
     ends_predictions: bool = False
     bills_on_create: bool = False
+    webhook_proof: WebhookProof = WebhookProof.TOKEN
+    webhook_secret_path: str = ""
     identity_path: str = ""
     balance_path: str = ""
     usage_path: str = ""
@@ -106,6 +123,8 @@ PRESETS: Mapping[str, Preset] = {
             status_is_exact=True,
             waits_on_create=True,
             ends_predictions=True,
+            webhook_proof=WebhookProof.SIGNATURE,
+            webhook_secret_path="/v1/webhooks/default/secret",  # noqa: S106 (a path)
             identity_path="/v1/account",
             files_path="/v1/files",
             prediction_page="https://replicate.com/p/{id}",
@@ -124,6 +143,7 @@ PRESETS: Mapping[str, Preset] = {
             key_scheme="",
             status_is_exact=True,
             bills_on_create=True,
+            webhook_proof=WebhookProof.SECRET,
             identity_path="/v1/credits",
             balance_path="/v1/credits",
         ),

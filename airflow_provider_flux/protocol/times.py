@@ -21,6 +21,11 @@ def iso(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
+def hours_since(seconds: float | None) -> float:
+    """Return how many hours ago a time was; 0 if it is not known."""
+    return 0.0 if seconds is None else (datetime.now(timezone.utc).timestamp() - seconds) / 3600
+
+
 def expires_at(prediction: Prediction) -> float | None:
     """Return until when the pictures can be relied on; None if there are none, or nobody said when it ended."""
     if prediction.status is not PredictionStatus.SUCCEEDED or prediction.completed_at is None:

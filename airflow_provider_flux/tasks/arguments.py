@@ -17,6 +17,9 @@ from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.wording import kind
 from airflow_provider_flux.tasks.templating import is_null
 
+AUTO = "auto"
+"""Stands for the URL at which this Airflow receives a gateway's calls."""
+
 _NATIVE = "give the other task's output itself, or set render_template_as_native_obj=True on the DAG"
 
 
@@ -129,12 +132,14 @@ def _plain(value: Any, inside: tuple[int, ...]) -> JSON:
 
 
 def webhook_argument(webhook: Any) -> str | None:
-    """Return the URL that the gateway is to call; None for none.
+    """Return the URL that the gateway is to call; ``auto`` for that of this Airflow, None for none.
 
     :raises FluxInputError: if it is no URL: some services take the money and fail on it afterwards.
     """
     if webhook is None:
         return None
+    if webhook == AUTO:
+        return AUTO
     url = webhook.strip() if isinstance(webhook, str) else ""
     try:
         parts = urlsplit(url)

@@ -1,0 +1,106 @@
+"""Makes one asset event for each prediction of which a gateway's call has told the end, by Airflow's REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow_provider_flux.client.connection import GatewayAccess
+from airflow_provider_flux.plugin.rest import PAGE, AirflowRest, in_process
+from airflow_provider_flux.protocol.webhook_addresses import asset_uri
+
+_log = logging.getLogger(__name__)
+
+MEMORY = timedelta(hours=24)
+"""A prediction that has ended before that is not told of: its picture is gone."""
+
+MOST_KNOWN = 100_000
+"""Predictions that are known to have an event."""
+
+TOKEN_LIFE = 600.0
+"""Seconds for which a token of Airflow's is used."""
+
+ID = "id"
+"""Name of a prediction's id among the facts of an event."""
+
+
+class NotRecordedError(Exception):
+    """An event could not be made. The message is our own."""
+
+
+class PredictionEvents:
+    """The events of one connection's predictions.
+
+    :param access: the connection, which says in whose name they are made.
+    """
+
+    def __init__(self, access: GatewayAccess) -> None:
+        self._access = access
+        self._uri = asset_uri(access.conn_id)
+        self._known: dict[str, None] = {}
+        self._read_until: datetime | None = None
+        self._lock = asyncio.Lock()
+        self._token = ""
+        self._token_since = 0.0
+
+    def knows(self, prediction_id: str) -> bool:
+        """Tell whether there is an event for a prediction already, as far as this process has seen."""
+        return prediction_id in self._known
+
+    async def record(self, facts: Mapping[str, Any]) -> None:
+        """Make an event for a prediction, unless there is one.
+
+        :param facts: as a ``flux_result`` has them.
+        :raises NotRecordedError: if it cannot be made now.
+        """
+        async with self._lock, self._rest() as rest:
+            if self.knows(facts[ID]):
+                return
+            asset_id = await self._asset_id(rest)
+            if asset_id is None:
+                _log.info("No DAG is scheduled on Asset(%r), so that a call about it makes no event", self._uri)
+                return
+            await self._read_events(rest, asset_id)
+            if not self.knows(facts[ID]):
+                await rest.post("/assets/events", {"asset_id": asset_id, "extra": dict(facts)})
+                self._remember(facts[ID])
+
+    async def _asset_id(self, rest: AirflowRest) -> int | None:
+        found = await rest.get("/assets", uri_pattern=self._uri, limit=PAGE)
+        return next((int(asset["id"]) for asset in found["assets"] if asset["uri"].rstrip("/") == self._uri), None)
+
+    async def _read_events(self, rest: AirflowRest, asset_id: int) -> None:
+        """Take note of the events that there are, of this process and of others."""
+        now = datetime.now(timezone.utc)
+        since = (self._read_until or now) - (MEMORY if self._read_until is None else timedelta(seconds=60))
+        offset = 0
+        while True:
+            page = await rest.get(
+                "/assets/events", asset_id=asset_id, timestamp_gte=since.isoformat(), limit=PAGE, offset=offset
+            )
+            events = page["asset_events"]
+            for event in events:
+                self._remember(str((event.get("extra") or {}).get(ID)))
+            offset += len(events)
+            if len(events) < PAGE:
+                break
+        self._read_until = now
+
+    def _remember(self, prediction_id: str) -> None:
+        self._known[prediction_id] = None
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    @asynccontextmanager
+    async def _rest(self) -> AsyncIterator[AirflowRest]:
+        async with in_process() as rest:
+            if time.monotonic() - self._token_since > TOKEN_LIFE or not self._token:
+                self._token = await rest.log_in(self._access.airflow_user, self._access.airflow_password)
+                self._token_since = time.monotonic()
+            rest.authorize(self._token)
+            yield rest
