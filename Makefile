@@ -59,6 +59,7 @@ test-kills: setup ## end tasks, runs, triggerers and workers of a real Airflow
 test-chaos: setup ## 500 predictions under seeded faults and kills, and 1,600 odd rows
 	$(BIN)/python -u scripts/chaos.py --runs 500 --seed 1 --jobs 2
 	$(BIN)/python -u scripts/chaos.py --runs 100 --seed 2 --jobs 2 --photos
+	$(BIN)/python -u scripts/chaos.py --runs 300 --seed 3 --jobs 2 --fallbacks
 	$(BIN)/pytest -v -m chaos
 
 test-mutations: setup ## take the safety measures out one by one, and see a test fail for each

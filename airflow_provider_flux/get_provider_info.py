@@ -21,7 +21,7 @@ CONNECTION_FIELDS: dict[str, Any] = {
         "description": "Leave empty to let the URL decide.",
         "schema": {
             "type": ["string", "null"],
-            "enum": ["deerapi", "cometapi", "replicate", "custom", None],
+            "enum": ["deerapi", "cometapi", "replicate", "bfl", "custom", None],
             "default": None,
         },
     },
@@ -62,14 +62,35 @@ CONNECTION_FIELDS: dict[str, Any] = {
     },
     "prices": {
         "label": "Prices",
-        "description": 'USD for a picture by model, as JSON: {"black-forest-labs/flux-schnell": 0.003}. They go before '
-        "the provider's own list.",
+        "description": 'What a picture costs in USD by model, as JSON: {"black-forest-labs/flux-schnell": 0.003}. '
+        "Without it, budgets and spend count with the gateway's own list, or with Replicate's prices as a ceiling.",
         "schema": {"type": ["string", "null"], "format": "json", "default": None},
     },
     "private_outputs": {
         "label": "Private outputs",
         "description": "Allow pictures to be fetched from private addresses, for a gateway inside your network.",
         "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "webhook_base_url": {
+        "label": "Webhook base URL",
+        "description": "Where the gateway reaches this Airflow's API server, for webhook='auto'.",
+        "schema": {"type": ["string", "null"], "default": None},
+    },
+    "webhook_secret": {
+        "label": "Webhook secret",
+        "description": "What webhooks are proved with. At Replicate it is asked for with the key if empty.",
+        "schema": {"type": ["string", "null"], "format": "password", "default": None},
+    },
+    "airflow_user": {
+        "label": "Airflow user",
+        "description": "In whose name webhooks become asset events; has to read DAGs and assets, and read and "
+        "create asset events.",
+        "schema": {"type": ["string", "null"], "default": None},
+    },
+    "airflow_password": {
+        "label": "Airflow password",
+        "description": "The password of that user.",
+        "schema": {"type": ["string", "null"], "format": "password", "default": None},
     },
 }
 
@@ -93,7 +114,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-flux",
         "name": "FLUX",
-        "description": "Turns rows of data into pictures with the FLUX models, through DeerAPI, CometAPI or Replicate.",
+        "description": "Turns rows of data into pictures with the FLUX models, through DeerAPI, CometAPI, Replicate "
+        "or Black Forest Labs itself.",
         "versions": [__version__],
         "integrations": [
             {

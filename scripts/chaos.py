@@ -46,7 +46,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which series of runs (default: 1)")
     parser.add_argument("--only", type=int, nargs="+", metavar="SEED", help="only these runs")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
-    parser.add_argument("--photos", action="store_true", help="let a picture go in with every prediction")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument("--photos", action="store_true", help="let a picture go in with every prediction")
+    more.add_argument("--fallbacks", action="store_true", help="give every prediction two other ways to be made")
     parser.add_argument("--json", type=Path, help="also write the reports to this file")
     parser.add_argument("--keep", action="store_true", help="keep the files of the last run of each job")
     parser.add_argument("--tell", action="store_true", help="print the record of every run, not only of broken ones")
@@ -73,11 +75,13 @@ def _run(options: argparse.Namespace, home: Path) -> int:
     seeds = options.only or [options.seed * SEEDS_PER_SERIES + number for number in range(options.runs)]
     reports: list[Report] = []
     started = time.monotonic()
-    with all_in(home / "runs", seeds, min(options.jobs, len(seeds)), photos=options.photos) as coming:
+    kind = {"photos": options.photos, "fallbacks": options.fallbacks}
+    with all_in(home / "runs", seeds, min(options.jobs, len(seeds)), **kind) as coming:
         for report in coming:
             reports.append(report)
             if report.problems or options.tell:
-                _show(report.seed, report.problems, report.record, photos=" --photos" * options.photos)
+                flags = "".join(f" --{name}" for name, is_set in kind.items() if is_set)
+                _show(report.seed, report.problems, report.record, flags)
             if len(reports) % SHOWN_EVERY == 0:
                 broken = sum(bool(report.problems) for report in reports)
                 seconds = time.monotonic() - started
@@ -90,11 +94,11 @@ def _run(options: argparse.Namespace, home: Path) -> int:
     return 0 if len(reports) == len(seeds) and not any(report.problems for report in reports) else 1
 
 
-def _show(seed: int, problems: dict[str, list[str]], record: Iterable[str], *, photos: str) -> None:
+def _show(seed: int, problems: dict[str, list[str]], record: Iterable[str], flags: str) -> None:
     print(f"--- seed {seed}: {problems or 'fine'}")
     for line in record:
         print(f"    {line}")
-    print(f"    again: .venv/bin/python scripts/chaos.py --only {seed}{photos}", flush=True)
+    print(f"    again: .venv/bin/python scripts/chaos.py --only {seed}{flags}", flush=True)
 
 
 if __name__ == "__main__":

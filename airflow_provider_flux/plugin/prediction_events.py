@@ -25,12 +25,14 @@ MOST_KNOWN = 100_000
 TOKEN_LIFE = 600.0
 """Seconds for which a token of Airflow's is used."""
 
+SCHEDULERS_TIME = 60.0
+"""Seconds for which the scheduler is given time to take the events that are queued."""
+
+LOOK_EVERY = 0.3
+"""Seconds."""
+
 ID = "id"
 """Name of a prediction's id among the facts of an event."""
-
-
-class NotRecordedError(Exception):
-    """An event could not be made. The message is our own."""
 
 
 class PredictionEvents:
@@ -45,6 +47,7 @@ class PredictionEvents:
         self._known: dict[str, None] = {}
         self._read_until: datetime | None = None
         self._lock = asyncio.Lock()
+        self._to_record = 0
         self._token = ""
         self._token_since = 0.0
 
@@ -56,19 +59,40 @@ class PredictionEvents:
         """Make an event for a prediction, unless there is one.
 
         :param facts: as a ``flux_result`` has them.
-        :raises NotRecordedError: if it cannot be made now.
+        :raises HTTPException: if Airflow refuses, with its own words.
         """
-        async with self._lock, self._rest() as rest:
-            if self.knows(facts[ID]):
+        self._to_record += 1
+        try:
+            async with self._lock, self._rest() as rest:
+                await self._record(rest, facts)
+        finally:
+            self._to_record -= 1
+
+    async def _record(self, rest: AirflowRest, facts: Mapping[str, Any]) -> None:
+        if self.knows(facts[ID]):
+            return
+        asset_id = await self._asset_id(rest)
+        if asset_id is None:
+            _log.info("No DAG is scheduled on Asset(%r), so that a call about it makes no event", self._uri)
+            return
+        await self._read_events(rest, asset_id)
+        if not self.knows(facts[ID]):
+            await self._let_the_scheduler_take_others(rest, asset_id)
+            await rest.post("/assets/events", {"asset_id": asset_id, "extra": dict(facts)})
+            self._remember(facts[ID])
+
+    async def _let_the_scheduler_take_others(self, rest: AirflowRest, asset_id: int) -> None:
+        """Hold the last event of a burst back as long as another one is queued.
+
+        Airflow up to 3.3 makes no run for an event that comes while another one is queued; the next event brings it
+        along (apache/airflow#56050), and after the last there is none.
+        """
+        until = time.monotonic() + SCHEDULERS_TIME
+        while self._to_record == 1 and time.monotonic() < until:
+            queued = await rest.find(f"/assets/{asset_id}/queuedEvents")
+            if not queued or not queued["queued_events"]:
                 return
-            asset_id = await self._asset_id(rest)
-            if asset_id is None:
-                _log.info("No DAG is scheduled on Asset(%r), so that a call about it makes no event", self._uri)
-                return
-            await self._read_events(rest, asset_id)
-            if not self.knows(facts[ID]):
-                await rest.post("/assets/events", {"asset_id": asset_id, "extra": dict(facts)})
-                self._remember(facts[ID])
+            await asyncio.sleep(LOOK_EVERY)
 
     async def _asset_id(self, rest: AirflowRest) -> int | None:
         found = await rest.get("/assets", uri_pattern=self._uri, limit=PAGE)

@@ -96,7 +96,8 @@ class Receivers:
         if known is not None and time.monotonic() < known[0]:
             return known[1]
         access = await self._looked_up(conn_id)
-        before = known[1] if known is not None else None
+        # Only now: another call may have looked it up at the same time, and what is known must be known to both.
+        _, before = self._kept.get(conn_id, (0.0, None))
         if access is None:
             receiver = None
         elif before is not None and before.access == access:

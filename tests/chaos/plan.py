@@ -69,6 +69,7 @@ class Plan:
     :param faults: rules for the emulator, as its control route takes them.
     :param outcome: how the first prediction ends; later ones succeed.
     :param has_photo: whether a picture goes in, uploaded where the gateway takes files.
+    :param has_fallbacks: whether two other ways to make the picture are given.
     """
 
     seed: int
@@ -86,6 +87,7 @@ class Plan:
     poll_interval: float
     store_latency: float
     has_photo: bool = False
+    has_fallbacks: bool = False
 
     @property
     def lists(self) -> bool:

@@ -13,7 +13,10 @@ from tests.chaos.run_record import Act, Asked, Made, Process, RunRecord
 Rule = Callable[[RunRecord], list[str]]
 
 ENDED_WITHOUT_PICTURE = frozenset({"failed", "canceled", "aborted"})
-FAILS_FOR_GOOD = frozenset({"E005", "NSFW", "E1001"})
+REFUSED_CONTENT = frozenset({"E005", "NSFW"})
+"""Outcomes that other models would meet as well."""
+
+FAILS_FOR_GOOD = REFUSED_CONTENT | {"E1001"}
 """Outcomes that the same input would meet again (the provider's ``can_pass``)."""
 
 GONE = frozenset({"data_removed", "forgotten"})
@@ -66,7 +69,8 @@ def _may_follow(record: RunRecord, earlier: Made, later: Made) -> bool:
             or _denied(record, earlier)
         )
     if earlier.status in ENDED_WITHOUT_PICTURE and earlier.ended is not None and earlier.ended <= later.created:
-        return earlier.status != "failed" or earlier.outcome not in FAILS_FOR_GOOD or bool(cleared)
+        for_good = REFUSED_CONTENT if record.has_fallbacks else FAILS_FOR_GOOD
+        return earlier.status != "failed" or earlier.outcome not in for_good or bool(cleared)
     return bool(cleared) and (earlier.outcome in GONE or _said_to_be_gone(record, earlier, later))
 
 

@@ -87,6 +87,7 @@ class RunRecord:
     """One run.
 
     :param waits: whether the operator itself waits for its prediction.
+    :param has_fallbacks: whether another model may be asked where one has failed.
     :param learned: when each prediction's id was first in the state store or an XCom.
     :param states: how each task ended: ``success`` or ``failed``.
     :param given_up_faults: faults that were to be played for ever, as ``(kind, fault)``.
@@ -97,6 +98,7 @@ class RunRecord:
     cancels: bool = True
     waits: bool = True
     resubmits: bool = False
+    has_fallbacks: bool = False
     outcome: str = "succeeded"
     predictions: tuple[Made, ...] = ()
     requests: tuple[Asked, ...] = ()

@@ -32,6 +32,12 @@ from tests.inputs.pictures import picture
 
 MODEL = "black-forest-labs/flux-schnell"
 MODEL_WITH_A_PHOTO = "black-forest-labs/flux-dev"
+FALLBACKS = (
+    {"model": "black-forest-labs/flux-dev"},
+    {"flux_conn_id": "flux_other", "model": "black-forest-labs/flux-1.1-pro"},
+)
+FALLBACK_PATIENCE = 1.0
+"""Seconds for which a way that does not accept is tried."""
 READ_TIMEOUT = 0.4
 PATIENCE = 1.5
 """Seconds for which a cancel is tried."""
@@ -112,7 +118,8 @@ def run_plan(plan: Plan, gateway: Gateway, folder: Path) -> Report:
 
 def _connect(host: str, **extra: object) -> None:
     connection = {"conn_type": "flux", "host": host, "password": KEY, "extra": extra}
-    os.environ["AIRFLOW_CONN_FLUX_DEFAULT"] = json.dumps(connection)
+    for conn_id in ("FLUX_DEFAULT", "FLUX_OTHER"):
+        os.environ[f"AIRFLOW_CONN_{conn_id}"] = json.dumps(connection)
 
 
 def _operator(plan: Plan, version: int, photo: Path) -> BaseOperator:
@@ -129,6 +136,8 @@ def _operator(plan: Plan, version: int, photo: Path) -> BaseOperator:
         poll_interval=plan.poll_interval,
         retries=plan.retries,
         on_unknown_submission="resubmit" if plan.resubmits else "fail",
+        fallbacks=FALLBACKS if plan.has_fallbacks else (),
+        patience=FALLBACK_PATIENCE,
     )
 
 
@@ -158,6 +167,7 @@ def _story(plan: Plan, lives: Sequence[OperatorTaskInstance], ledger: dict[str, 
         cancels=plan.cancels,
         waits=plan.mode != "sensor",
         resubmits=plan.resubmits,
+        has_fallbacks=plan.has_fallbacks,
         outcome=plan.outcome,
         predictions=made,
         requests=asked,
@@ -206,10 +216,13 @@ def _tell(plan: Plan, record: RunRecord) -> list[str]:
 
 
 @contextmanager
-def all_in(folder: Path, seeds: Sequence[int], jobs: int, *, photos: bool = False) -> Iterator[Iterator[Report]]:
+def all_in(
+    folder: Path, seeds: Sequence[int], jobs: int, *, photos: bool = False, fallbacks: bool = False
+) -> Iterator[Iterator[Report]]:
     """Run seeds in several processes, each with an emulator of its own, and yield the reports as they come.
 
     :param photos: let a picture go in with every prediction.
+    :param fallbacks: give every prediction two other ways to be made.
     """
     be_impatient()
     warm_up()
@@ -222,7 +235,8 @@ def all_in(folder: Path, seeds: Sequence[int], jobs: int, *, photos: bool = Fals
         place.mkdir()
         with running_gateway(place / "emulator.log") as gateway, (folder / "turn").open("a") as turn:
             for seed in seeds[number::jobs]:
-                report = run_plan(replace(plan_for(seed), has_photo=photos), gateway, place / "run")
+                plan = replace(plan_for(seed), has_photo=photos, has_fallbacks=fallbacks)
+                report = run_plan(plan, gateway, place / "run")
                 fcntl.flock(turn, fcntl.LOCK_EX)  # a long line is not written in one piece
                 with os.fdopen(os.dup(writing), "wb") as pipe:
                     pipe.write(json.dumps(asdict(report)).encode() + b"\n")

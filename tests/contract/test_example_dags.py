@@ -30,6 +30,8 @@ def test_there_are_examples() -> None:
         "flux_batch_incremental",
         "flux_approve_before_publish",
         "flux_mapped_batches",
+        "flux_with_fallbacks",
+        "flux_event_driven",
     } <= {path.stem for path in EXAMPLES}
 
 

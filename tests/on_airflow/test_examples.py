@@ -293,3 +293,24 @@ class Person:
                     session=session,
                 )
                 return
+
+
+@pytest.mark.parametrize("gateway", ["deerapi", "cometapi", "replicate"])
+@pytest.mark.parametrize("out", [0, 1, 2])
+def test_another_model_makes_the_picture_while_one_is_out(
+    gateway: str, out: int, emulator: Emulator, connect: Connect
+) -> None:
+    connect(emulator.url, gateway=gateway, read_timeout=2)
+    models = [f"black-forest-labs/{name}" for name in ("flux-2-pro", "flux-1.1-pro", "flux-schnell")]
+    for model in models[:out]:
+        emulator.add_fault("503_model_not_found", on="create", model=model, times=None)
+
+    finished = run(example("flux_with_fallbacks").flux_with_fallbacks())
+
+    assert finished.state == "success"
+    assert finished.xcom("tell") == f"{models[out]} at {gateway}"
+    passed_over = finished.xcom("make_picture", "flux_result")["passed_over"]
+    assert [(way["model"], way["gateway"], way["reason"]) for way in passed_over] == [
+        (model, gateway, "unavailable") for model in models[:out]
+    ]
+    assert emulator.accepted == 1

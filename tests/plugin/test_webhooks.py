@@ -310,6 +310,44 @@ def test_a_call_that_comes_a_day_late_makes_no_event(
     assert events(conn) == []
 
 
+def test_the_last_event_of_a_burst_waits_until_the_scheduler_has_taken_the_others(
+    api_server: str, emulator: Emulator, conn_id: Callable[..., str]
+) -> None:
+    from airflow.models.asset import AssetDagRunQueue
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete, update
+
+    def pause(is_paused: bool) -> None:
+        with create_session() as session:
+            session.execute(update(DagModel).where(DagModel.dag_id == "on_predictions").values(is_paused=is_paused))
+
+    def tell(letter: str) -> None:
+        payload = ended(letter * 26)
+        assert call(conn, api_server, payload, **signed(emulator.webhook_secret, payload)) == 200
+
+    conn = conn_id("replicate")
+    pause(False)
+    try:
+        tell("a")
+        wait_for(lambda: len(events(conn)) == 1)
+        tell("b")
+        time.sleep(0.5)
+        assert len(events(conn)) == 1
+        tell("c")
+        wait_for(lambda: len(events(conn)) == 2)
+        time.sleep(0.5)
+        assert len(events(conn)) == 2
+        with create_session() as session:
+            session.execute(delete(AssetDagRunQueue))
+        wait_for(lambda: len(events(conn)) == 3)
+    finally:
+        pause(True)
+        with create_session() as session:
+            session.execute(delete(AssetDagRunQueue))
+    assert [event["id"][0] for event in events(conn)] == ["a", "b", "c"]
+
+
 def test_a_flood_of_strangers_leaves_room_for_a_real_call(
     api_server: str, emulator: Emulator, conn_id: Callable[..., str]
 ) -> None:
