@@ -19,7 +19,7 @@ from tests.conftest import Connect
 
 @pytest.mark.parametrize("gateway", PRESETS)
 def test_a_budget_is_kept_in_every_cell(gateway: str, emulator: Emulator, connect: Connect, tmp_path: Path) -> None:
-    """cost known, unknown, and the budget crossed"""
+    """cost known, unknown, and the budget crossed; a budget where no price is published"""
     connect(emulator.url, gateway=gateway)
     models = [name for name in (*MODELS, *BFL_MODELS) if dialect_of(name) in PRESETS[gateway].dialects]
     rows = [{"sku": f"{at}", "name": name, "model": name} for at, name in enumerate(models)]

@@ -33,6 +33,7 @@ class Asked:
 
     kind: str
     at: float
+    path: str = ""
     fault: str | None = None
     accepted: bool = False
     prediction_id: str | None = None

@@ -36,6 +36,7 @@ FALLBACKS = (
     {"model": "black-forest-labs/flux-dev"},
     {"flux_conn_id": "flux_other", "model": "black-forest-labs/flux-1.1-pro"},
 )
+ANOTHER_MODEL = "another model"
 FALLBACK_PATIENCE = 1.0
 """Seconds for which a way that does not accept is tried."""
 READ_TIMEOUT = 0.4
@@ -47,7 +48,8 @@ PATIENCE = 1.5
 class Report:
     """What became of one run.
 
-    :param played: faults that were met, as ``create: 500``, and the kill if it came in time.
+    :param played: faults that were met, as ``create: 500``, the kill if it came in time, and whether another model
+        was asked.
     :param problems: what is wrong, by rule.
     :param record: a few lines to read when something is.
     """
@@ -159,7 +161,7 @@ def _story(plan: Plan, lives: Sequence[OperatorTaskInstance], ledger: dict[str, 
         for shown in ledger["predictions"]
     )
     asked = tuple(
-        Asked(**{name: shown[name] for name in ("kind", "at", "fault", "accepted", "prediction_id")})
+        Asked(**{name: shown[name] for name in ("kind", "at", "path", "fault", "accepted", "prediction_id")})
         for shown in ledger["requests"]
     )
     return RunRecord(
@@ -187,7 +189,8 @@ def _story(plan: Plan, lives: Sequence[OperatorTaskInstance], ledger: dict[str, 
 def _played(plan: Plan, record: RunRecord) -> list[str]:
     faults = {f"{asked.kind}: {asked.fault}" for asked in record.requests if asked.fault}
     kills = {plan.kill.label} if plan.kill is not None and record.acts else set()
-    return sorted(faults | kills)
+    models = {asked.path for asked in record.asked("create")}
+    return sorted(faults | kills | ({ANOTHER_MODEL} if len(models) > 1 else set()))
 
 
 def _tell(plan: Plan, record: RunRecord) -> list[str]:

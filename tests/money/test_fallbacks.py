@@ -150,7 +150,7 @@ def told(door: str, life: Any) -> dict[str, Any]:
 def test_which_way_comes_next_and_what_all_of_it_costs(
     cell: tuple[str, int, tuple[str, ...]], door: str, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """POST: read timeout, reset, 5xx after sending"""
+    """POST: read timeout, reset, 5xx after sending; a way that cannot be had, where there are fallbacks"""
     name, at, on = cell
     what = WHATS[name]
     cause = what.at_bfl if at == 2 and what.at_bfl != "" else what.cause

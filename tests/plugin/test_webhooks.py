@@ -137,6 +137,7 @@ def ended(prediction_id: str = "aaaaaaaaaaaaaaaaaaaaaaaaaa", **more: Any) -> dic
 def test_a_prediction_that_ends_becomes_one_asset_event(
     name: str, emulator: Emulator, conn_id: Callable[..., str]
 ) -> None:
+    """a webhook"""
     gateway, model = GATEWAYS[name]
     conn = conn_id(gateway)
     hook = FluxHook(conn)

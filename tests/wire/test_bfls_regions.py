@@ -70,7 +70,7 @@ def test_a_prediction_is_asked_for_at_the_host_that_bfl_names(
 def test_any_other_host_never_sees_the_key_and_the_picture_is_had_all_the_same(
     network: tuple[Emulator, ConnectProxy], origin: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """a redirect leads away: the key must not go along"""
+    """a redirect leads away: the key must not go along; BFL's `polling_url`"""
     emulator, proxy = network
     emulator.settings(polling_origin=origin)
     hook = FluxHook()
