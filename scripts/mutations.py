@@ -45,6 +45,59 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "another way is taken after any refusal, also of an input that a person has to mend",
+        "airflow_provider_flux/protocol/fallbacks.py",
+        r"return _OF_REFUSAL\.get\(failed\.failure\.reason\) if isinstance\(failed, NotAccepted\) else None",
+        "return _OF_REFUSAL.get(failed.failure.reason, Cause.UNAVAILABLE)",
+        ("tests/money/test_fallbacks.py",),
+        "which_way",
+    ),
+    Mutation(
+        "another way is taken whatever `fallback_on` says",
+        "airflow_provider_flux/protocol/fallbacks.py",
+        r" and cause\.value in on and at \+ 1 < count",
+        " and at + 1 < count",
+        ("tests/money/test_fallbacks.py",),
+        "which_way",
+    ),
+    Mutation(
+        "a create that has another way after it is tried until the deadline",
+        "airflow_provider_flux/protocol/submission.py",
+        r"return self\.deadline if self\.patience is None else .*\n",
+        "return self.deadline\n",
+        ("tests/money/test_fallbacks.py",),
+        "rate_limit",
+    ),
+    Mutation(
+        "the key goes wherever a `polling_url` leads",
+        "airflow_provider_flux/protocol/gateways.py",
+        r'return origin == self\.origin or \(scheme == "https" and self\._may_ask_at\(host\)\)',
+        "return True",
+        ("tests/wire/test_bfls_regions.py", "tests/protocol/test_dialects.py"),
+    ),
+    Mutation(
+        "a call without a right signature is believed",
+        "airflow_provider_flux/plugin/webhook_proof.py",
+        r"Webhook\(secret\)\.verify\(body, dict\(headers\), json_parse=False\)",
+        "Webhook(secret)",
+        ("tests/plugin/test_webhooks.py",),
+    ),
+    Mutation(
+        "a call that has a token is believed without asking the gateway",
+        "airflow_provider_flux/plugin/webhook_receiver.py",
+        r"if access\.gateway\.preset\.webhook_proof is WebhookProof\.TOKEN:\n        found",
+        "if False:\n        found",
+        ("tests/plugin/test_webhooks.py",),
+    ),
+    Mutation(
+        "the last event of a burst comes while others are queued",
+        "airflow_provider_flux/plugin/prediction_events.py",
+        r"while self\._to_record == 1 and",
+        "while False and",
+        ("tests/plugin/test_webhooks.py",),
+        "burst",
+    ),
+    Mutation(
         "a task that has begun before is taken for one that begins for the first time",
         "airflow_provider_flux/tasks/state_store.py",
         r'return getattr\(context\["ti"\], "try_number", None\) == 1 and',
@@ -127,7 +180,7 @@ MUTATIONS = (
     Mutation(
         "an answer about another prediction is believed",
         "airflow_provider_flux/protocol/prediction.py",
-        r"if asked_for and \(named := ids_in\(payload\)\) and asked_for not in named:",
+        r"if asked_for and \(named := ids_in\(payload\)\) and parted\(asked_for\)\[0\] not in named:",
         "if False:",
         ("tests/protocol/test_watching.py",),
         "another",
@@ -149,7 +202,7 @@ MUTATIONS = (
     Mutation(
         "the prediction's id is not saved",
         "airflow_provider_flux/protocol/submission.py",
-        r"            yield from self\._keep\(replace\(intent, prediction_id=prediction\.id\), prediction\)\n",
+        r" {12}yield from self\._keep\(replace\(intent, prediction_id=prediction\.id, billed=billed\), prediction\)\n",
         "",
         ("tests/protocol/test_submission.py",),
     ),
@@ -258,7 +311,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a task that is ended still sends its create",
-        "airflow_provider_flux/operators/flux.py",
+        "airflow_provider_flux/operators/submitting.py",
         r'        if self\._killed:\n            raise FluxKilledError\("The task was ended before',
         '        if False:\n            raise FluxKilledError("The task was ended before',
         ("tests/durable/test_reattachment.py",),
@@ -273,9 +326,9 @@ MUTATIONS = (
     ),
     Mutation(
         "batch: the ledger learns of a create without waiting for it",
-        "airflow_provider_flux/batch/row_run.py",
+        "airflow_provider_flux/batch/row_entry.py",
         r"            await self\._add\(intent, is_intent=True\)\n",
-        "            self._entry = intent\n",
+        "            self.entry = intent\n",
         ("tests/batch/test_batch.py",),
     ),
     Mutation(
@@ -301,8 +354,8 @@ MUTATIONS = (
     ),
     Mutation(
         "batch: the budget is not checked",
-        "airflow_provider_flux/batch/row_run.py",
-        r"        resources\.check_budget\(self\._row\)\n",
+        "airflow_provider_flux/batch/row_entry.py",
+        r"        resources\.check_budget\(self\.row\)\n",
         "",
         ("tests/batch/test_batch.py",),
     ),
@@ -315,7 +368,7 @@ MUTATIONS = (
     ),
     Mutation(
         "batch: a create is sent though the ledger could not be written",
-        "airflow_provider_flux/batch/row_run.py",
+        "airflow_provider_flux/batch/row_entry.py",
         # With the stop of the batch, which alone would be enough.
         r'            resources\.control\.stop\(\n +FluxLedgerError\((?s:.*?)raise NotSubmitted\("the led.*\n',
         "",
