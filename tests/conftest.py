@@ -107,9 +107,11 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeat calls after tens of milliseconds instead of seconds, and poll ten times sooner."""
+    """Repeat calls after tens of milliseconds instead of seconds, poll ten times sooner, ask less long for prices."""
+    from airflow_provider_flux.hooks import gateway_calls
     from airflow_provider_flux.protocol import schedule
 
+    monkeypatch.setattr(gateway_calls, "FACTS_PATIENCE", 0.5)
     monkeypatch.setattr(schedule, "BACKOFF_BASE", 0.02)
     bounded = schedule.PollSchedule._bounded
     monkeypatch.setattr(schedule.PollSchedule, "_bounded", lambda self, wait: bounded(self, wait) / 10.0)

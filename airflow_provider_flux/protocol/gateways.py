@@ -107,10 +107,12 @@ class Gateway:
 
         :param request: the create that made it.
         """
-        origin = origin_of(created.polling_url)
-        may_be_asked = bool(request.place) or not created.polling_url or self.may_have_key(created.polling_url)
-        host = origin.partition("://")[2] if may_be_asked and origin != self.origin else ""
-        place = request.place or host
+        place, may_be_asked = request.place, True
+        if MODEL not in self.preset.dialects:
+            # Only BFL itself says where to ask.
+            origin = origin_of(created.polling_url)
+            may_be_asked = not created.polling_url or self.may_have_key(created.polling_url)
+            place = origin.partition("://")[2] if may_be_asked and origin != self.origin else ""
         named = replace(created, id=f"{created.id}@{place}") if place else created
         return replace(named, polling_url="") if may_be_asked else named
 
