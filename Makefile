@@ -22,7 +22,7 @@ demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
 	@$(BIN)/python -u scripts/demo.py
 
 test: lint typecheck ## lint, types and the fast tests
-	$(BIN)/pytest -q -n 6 --no-loadscope-reorder --durations=10 -m "not on_airflow and not browser and not deployment and not packaging and not kills and not chaos and not distributed"
+	$(BIN)/pytest -q -n 8 --no-loadscope-reorder --durations=10 -m "not on_airflow and not browser and not deployment and not packaging and not kills and not chaos and not distributed"
 
 test-on-airflow: setup ## tests that run tasks and serve pages on Airflow's database, in their own processes
 	$(BIN)/pytest -q -n 4 --no-loadscope-reorder -m "on_airflow"
