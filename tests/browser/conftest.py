@@ -70,7 +70,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UiDeployment]:
     folder = tmp_path_factory.mktemp("ui")
     extra = {"prices": {"black-forest-labs/flux-schnell": PRICE}}
     dags = shutil.copytree(DAGS, folder / "dags")
-    for name in ("flux_approve_before_publish.py", "flux_restyle_photos.py"):
+    for name in ("flux_approve_before_publish.py", "flux_restyle_photos.py", "flux_with_fallbacks.py"):
         shutil.copy(EXAMPLES / name, dags)
     shutil.copytree(EXAMPLES / "photos", dags / "photos")
     with Emulator(key=KEY, run_time=12.0) as emulator:

@@ -299,6 +299,27 @@ def test_all_of_a_prediction_is_read_and_left_with_the_keyboard(
     assert first.evaluate("element => element === document.activeElement")
 
 
+def test_a_prediction_tells_which_ways_were_tried_before_and_what_it_cost_at_most(
+    ui: UiDeployment, open_page: OpenPage, screenshot: Screenshot
+) -> None:
+    first = "black-forest-labs/flux-2-pro"
+    ui.emulator.add_fault("503_model_not_found", on="create", model=first, times=None)
+    run_id = ui.api.trigger_dag("flux_with_fallbacks")
+    assert ui.api.wait_for_run("flux_with_fallbacks", run_id)["state"] == "success"
+
+    page = open_page(ui.task_tab("flux_with_fallbacks", run_id, "make_picture"))
+
+    tile = page.locator("article.flux-tile")
+    expect(tile).to_contain_text("at most $0.04")
+    expect(tile).to_contain_text("after 1 other way")
+    page.locator("button.flux-face").click()
+    details = page.locator("dialog")
+    expect(details).to_contain_text(f"Tried before{first} at custom: unavailable")
+    expect(details).to_contain_text("at most $0.04 (the list price at Replicate")
+    expect(details.locator(".flux-image.flux-is-shown")).to_be_visible()
+    screenshot(page, "details-fallback")
+
+
 def test_every_picture_has_words_for_those_who_do_not_see_it(ui: UiDeployment, open_page: OpenPage) -> None:
     page = open_page(rows_tab(ui))
     expect(page.locator(".flux-image").first).to_be_visible()
