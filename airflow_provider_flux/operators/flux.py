@@ -209,7 +209,7 @@ class FluxPredictionOperator(SubmittingTask, BaseOperator):
             self._storage.check()
         records = SubmissionRecords.of_task(context, durable=self.durable)
         # What is not read costs no call, and what a first start reads can only be nothing.
-        record = ways.take_up(None if is_first_start(context) else records.read())
+        record = ways.take_up(None if is_first_start(context) else records.read(), self.log)
         self._take_way(ways)
         return self._in_one_way_or_another(context, lambda: self._make(context, records, record))
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_flux.client.cancel import cancel_prediction
 from airflow_provider_flux.exceptions import FluxError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol.classify import shorten
@@ -89,15 +90,23 @@ class TaskWays:
             hook.check_model(way.model)
             self._inputs.append(hook.read_input(way.model, way.input, input_files))
 
-    def take_up(self, record: SubmissionRecord | None) -> SubmissionRecord | None:
-        """Take the way that an earlier try has taken, and return what it has saved; None if that is of none of them."""
+    def take_up(self, record: SubmissionRecord | None, log: Log) -> SubmissionRecord | None:
+        """Take the way that an earlier try has taken, and return what it has saved; None if that is of none of them.
+
+        What was asked of a fallback, and is of none of them any more, is canceled.
+        """
         if record is None:
             return None
         order = sorted(range(len(self._ways)), key=lambda at: at != record.attempt)
         found = next((at for at in order if self._is_of(record, at)), None)
-        if found is None:
+        if found is None and record.attempt == 0:
             # It is asked for, and canceled, at the gateway where it was made.
-            return record if record.attempt == 0 else None
+            return record
+        if found is None:
+            if record.prediction_id is not None and record.attempt < len(self._ways):
+                access = self._hook_of(self._ways[record.attempt]).access
+                log.info("The input has changed. %s", cancel_prediction(access, record.prediction_id, log).report)
+            return None
         self.at, self.passed = found, list(record.passed)
         return record
 

@@ -270,6 +270,24 @@ def test_after_a_crash_in_a_fallback_the_next_try_goes_on_with_that_one(
 
 
 @pytest.mark.usefixtures("connections")
+def test_a_changed_input_cancels_what_a_fallback_was_asked_for(emulator: Emulator, tmp_path: Path) -> None:
+    emulator.add_fault("503_model_not_found", on="create", model=MODELS[0], times=None)
+    emulator.add_outcome("stuck")
+    life = operator(tmp_path, **options(deferrable=True, wait_before_defer=0))
+    with pytest.raises(TaskDeferred):
+        life.execute()
+    life.options.update(prompt="A hat", deferrable=False)
+
+    life.retry()
+
+    assert [(made.model, made.status) for made in emulator.predictions] == [
+        (MODELS[1], "canceled"),
+        (MODELS[1], "succeeded"),
+    ]
+    assert (emulator.posts, emulator.accepted) == (4, 2)
+
+
+@pytest.mark.usefixtures("connections")
 def test_a_crash_in_a_fallback_without_a_list_is_told_of_and_nothing_is_sent_again(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
