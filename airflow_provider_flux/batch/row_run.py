@@ -35,7 +35,14 @@ from airflow_provider_flux.outputs.sidecar import describe
 from airflow_provider_flux.outputs.storing import PictureStore, StoredPicture
 from airflow_provider_flux.protocol.cancellation import CANCEL_AFTER_MARGIN, KILL_PATIENCE, NotInTime, cancel, give_up
 from airflow_provider_flux.protocol.classify import shorten
-from airflow_provider_flux.protocol.fallbacks import PASSED_LIMIT, Cause, cause_of_refusal, next_way, passed_over
+from airflow_provider_flux.protocol.fallbacks import (
+    PASSED_LIMIT,
+    Cause,
+    cause_of_refusal,
+    may_follow_unavailable,
+    next_way,
+    passed_over,
+)
 from airflow_provider_flux.protocol.flows import CallFailed, DeadlinePassed, Send
 from airflow_provider_flux.protocol.messages import JSON, Request
 from airflow_provider_flux.protocol.prediction import Prediction, PredictionStatus
@@ -67,9 +74,10 @@ class RowRun:
 
     def __init__(self, resources: Resources, row: PlannedRow) -> None:
         self._resources = resources
-        self._kept = RowEntry(resources, row)
-        known = resources.policy.known(row.entry)
-        self._passed = list(known.passed) if known is not None else []
+        record = resources.policy.record(row.entry)
+        # Where nothing was submitted, each way gets its chance again.
+        self._kept = RowEntry(resources, row if record is not None else replace(row, at=0))
+        self._passed = [] if record is None else list(record.passed)
         self._is_begun = False
 
     @property
@@ -146,11 +154,16 @@ class RowRun:
             record = policy.record(self._kept.entry)
 
     def _leave_out_what_is_refused(self) -> None:
-        if not self._resources.options.fallback_on:
+        if not self._has_another():
             return
         first = self._resources.breaker.first(self.row.at)
         while self.row.at < first:
             self._pass_over("left out: it was refused many times running", self.row.at + 1)
+
+    def _has_another(self) -> bool:
+        """Tell whether another way is taken, should this one not be had."""
+        resources = self._resources
+        return may_follow_unavailable(self.row.at, count=len(resources.ways), on=resources.options.fallback_on)
 
     async def _attach_or_submit(self, record: SubmissionRecord | None, seen: Prediction | None) -> Prediction:
         at, breaker = self.row.at, self._resources.breaker
@@ -193,7 +206,6 @@ class RowRun:
 
     def _submission(self) -> Submission:
         resources, row, gateway = self._resources, self.row, self._way.access.gateway
-        is_last = not resources.options.fallback_on or row.at + 1 == len(resources.ways)
 
         def request(sent: Mapping[str, JSON]) -> Request:
             cancel_after = resources.options.timeout + CANCEL_AFTER_MARGIN
@@ -206,7 +218,7 @@ class RowRun:
             request=request,
             policy=resources.policy.resume(row.at),
             deadline=time.time() + resources.options.timeout,
-            patience=None if is_last else resources.options.patience,
+            patience=resources.options.patience if self._has_another() else None,
             attempt=row.at,
             passed=list(self._passed),
         )

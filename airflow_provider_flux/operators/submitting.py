@@ -121,7 +121,7 @@ class SubmittingTask(PredictionTask):
             deadline=deadline,
             generation=generation_of(context),
             try_number=try_number_of(context),
-            patience=None if self._ways is None or self._ways.is_last else self.patience,
+            patience=self.patience if self._ways is not None and self._ways.has_another else None,
             attempt=0 if self._ways is None else self._ways.at,
             passed=self._passed,
             unrecorded_since=started.timestamp() if started is not None and is_retry_without_record else None,

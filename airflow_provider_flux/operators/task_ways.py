@@ -10,7 +10,7 @@ from airflow_provider_flux.client.cancel import cancel_prediction
 from airflow_provider_flux.exceptions import FluxError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.protocol.classify import shorten
-from airflow_provider_flux.protocol.fallbacks import PASSED_LIMIT, next_way, passed_over
+from airflow_provider_flux.protocol.fallbacks import PASSED_LIMIT, may_follow_unavailable, next_way, passed_over
 from airflow_provider_flux.protocol.fingerprint import is_fingerprint_of
 from airflow_provider_flux.protocol.messages import JSON, Log
 from airflow_provider_flux.protocol.resume import SubmissionRecord
@@ -68,9 +68,9 @@ class TaskWays:
         return self._hook_of(self.way)
 
     @property
-    def is_last(self) -> bool:
-        """Whether there is no other one after it."""
-        return self.at + 1 == len(self._ways)
+    def has_another(self) -> bool:
+        """Whether another one is taken, should this one not be had."""
+        return may_follow_unavailable(self.at, count=len(self._ways), on=self._on)
 
     @property
     def input_read(self) -> dict[str, JSON]:

@@ -85,6 +85,11 @@ def cause_of_end(prediction: Prediction) -> Cause | None:
     return Cause.REFUSED_CONTENT if is_content_refusal(prediction.error or "") else Cause.FAILED
 
 
+def may_follow_unavailable(at: int, *, count: int, on: Collection[str]) -> bool:
+    """Tell whether another way is taken, should this one not be had."""
+    return next_way(at, Cause.UNAVAILABLE, count=count, on=on) is not None
+
+
 def passed_over(model: str, gateway: Gateway, cause: Cause | None, error: str) -> dict[str, JSON]:
     """Return what is kept of a way that has not made the picture.
 

@@ -187,6 +187,7 @@ class Submission:
         """Make a new prediction. The only place from which a create is sent."""
         self._tell_why(earlier, seen)
         may_resend = self.policy.resubmits and not self.policy.can_list
+        doubtful = earlier if self._is_in_doubt(earlier) else None
         sent = (yield Prepare(self.input)) if any(pictures_of(self.input)) else self.input
         while True:
             intent = yield from self._intend(sent)
@@ -195,10 +196,14 @@ class Submission:
                     self.request(sent), deadline=self._accepted_by()
                 )
             except NotSubmitted:
-                yield from self._keep(None)
+                yield from self._keep(None if doubtful is None else replace(doubtful, told=True))
                 raise
             except CallFailed as failed:
                 if not failed.may_exist:
+                    if doubtful is not None:
+                        # This one has made nothing, but what the one before has made is as unknown as it was.
+                        unknown = OutcomeUnknown(failed.failure, doubtful.sent_at, resent=True)
+                        raise (yield from self._unknown(doubtful, unknown)) from failed
                     if made_nothing(failed):
                         yield from self._keep(None)
                         raise NotAccepted(failed.failure, failed.verdict) from failed
@@ -209,11 +214,20 @@ class Submission:
                 if self.policy.can_list and self.patience is not None:
                     # The list shows that it has made nothing, and another way is better than the same once more.
                     raise NotAccepted(failed.failure, Verdict.RETRY) from failed
-                may_resend = False
+                may_resend, doubtful = False, None if self.policy.can_list else intent
                 continue
             billed = {name: prediction.metrics[name] for name in BILLED if name in prediction.metrics}
             yield from self._keep(replace(intent, prediction_id=prediction.id, billed=billed), prediction)
             return prediction
+
+    def _is_in_doubt(self, earlier: SubmissionRecord | None) -> bool:
+        """Tell whether an earlier create may have made a prediction, and nobody has taken the risk of another one."""
+        return (
+            earlier is not None
+            and earlier.prediction_id is None
+            and self._is_same(earlier.fingerprint)
+            and not self.policy.takes_the_risk(earlier)
+        )
 
     def _accepted_by(self) -> float:
         return self.deadline if self.patience is None else min(self.deadline, self.conversation.clock() + self.patience)

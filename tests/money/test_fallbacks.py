@@ -222,6 +222,59 @@ def test_where_the_list_proves_that_nothing_was_made_the_next_way_is_taken(
 
 @pytest.mark.usefixtures("connections")
 @pytest.mark.parametrize("door", DOORS)
+def test_a_refusal_after_a_lost_answer_leaves_that_in_doubt_and_no_other_way_is_taken(
+    door: str, emulator: Emulator, tmp_path: Path
+) -> None:
+    emulator.add_fault("reset_after_accept", on="create", model=MODELS[0])
+    emulator.add_fault("402", on="create", model=MODELS[0], times=None)
+    life = DOORS[door](tmp_path, **options(on_unknown_submission="resubmit"))
+
+    with pytest.raises(FluxError):
+        life.execute()
+
+    assert (emulator.posts, emulator.accepted) == (2, 1)
+
+
+@pytest.mark.usefixtures("connections")
+def test_a_row_begins_anew_where_none_of_its_ways_could_be_had(emulator: Emulator, tmp_path: Path) -> None:
+    emulator.add_fault("503_model_not_found", on="create", model=MODELS[0], times=1)
+    emulator.add_fault("402", on="create", model=MODELS[1], times=None)
+    emulator.add_fault("402", on="create", model=MODELS[2])
+    life = batch(tmp_path, **options())
+    with pytest.raises(FluxError):
+        life.execute()
+    assert emulator.accepted == 0
+
+    life.retry()
+
+    (line,) = life.manifest()
+    assert (line["status"], line["model"], line["passed_over"]) == ("succeeded", MODELS[0], None)
+    assert (emulator.posts, emulator.accepted) == (4, 1)
+
+
+@pytest.mark.usefixtures("connections")
+def test_the_breaker_leaves_nothing_out_for_what_no_other_way_is_wanted_for(emulator: Emulator, tmp_path: Path) -> None:
+    emulator.add_fault("503_model_not_found", on="create", model=MODELS[0], times=None)
+    life = BatchTaskInstance(
+        tmp_path, rows=table(14), **options(fallback_on=["refused_content"]), max_in_flight=1, max_failures=20
+    )
+    with pytest.raises(FluxError):
+        life.execute()
+    assert emulator.accepted == 0
+
+
+@pytest.mark.usefixtures("connections")
+@pytest.mark.parametrize("door", DOORS)
+def test_patience_counts_only_where_another_way_may_follow(door: str, emulator: Emulator, tmp_path: Path) -> None:
+    emulator.add_fault("429", on="create", model=MODELS[0], times=8, retry_after=0.1)
+    life = DOORS[door](tmp_path, **options(fallback_on=["failed"], timeout=10.0))
+    life.execute()
+    assert (emulator.posts, emulator.accepted) == (9, 1)
+    assert told(door, life)["model"] == MODELS[0]
+
+
+@pytest.mark.usefixtures("connections")
+@pytest.mark.parametrize("door", DOORS)
 def test_where_the_list_shows_the_prediction_it_is_gone_on_with(door: str, emulator: Emulator, tmp_path: Path) -> None:
     emulator.add_fault("reset_after_accept", on="create", model=MODELS[0])
     life = DOORS[door](tmp_path, **options(flux_conn_id="flux_replicate"))
