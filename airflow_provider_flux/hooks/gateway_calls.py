@@ -29,7 +29,7 @@ from airflow_provider_flux.protocol.prediction import NoIdError
 from airflow_provider_flux.protocol.presets import WebhookProof
 from airflow_provider_flux.protocol.pricing import CREDIT_USD, Prices, read_price_list
 from airflow_provider_flux.protocol.submission import NotSubmitted
-from airflow_provider_flux.protocol.webhook_addresses import url_token, webhook_url
+from airflow_provider_flux.protocol.webhook_addresses import may_receive, url_token, webhook_url
 
 T = TypeVar("T")
 
@@ -160,17 +160,23 @@ class GatewayCalls(BaseHook):
                 f"Connection {self.flux_conn_id!r} does not say where its gateway reaches this Airflow: set "
                 "webhook_base_url in its extra to the API server's URL, such as https://airflow.example.com."
             )
+        if not may_receive(access.conn_id):
+            raise FluxConnectionError(
+                f"No webhook can be received for connection {self.flux_conn_id!r}: its id is a part of the URL, and "
+                "may have letters, digits, '_', '-' and '.' only."
+            )
         needs_token = access.gateway.preset.webhook_proof is WebhookProof.TOKEN
         token = url_token(access.key, access.conn_id) if needs_token else ""
         return webhook_url(access.webhook_base_url, access.conn_id, token)
 
-    def webhook_secret(self) -> str:
+    def webhook_secret(self, *, patience: float = PATIENCE) -> str:
         """Return what the gateway signs its calls with (Replicate only).
 
+        :param patience: seconds for which it is asked.
         :raises FluxConnectionError: if the gateway does not tell.
         :raises FluxGatewayError: if it cannot be told now.
         """
-        told = self._read(self.access.gateway.preset.webhook_secret_path, "webhook secret")
+        told = self._read(self.access.gateway.preset.webhook_secret_path, "webhook secret", patience)
         key = told.get("key") if isinstance(told, Mapping) else None
         if not isinstance(key, str) or not key:
             raise self._malformed("webhook secret")

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from fastapi import HTTPException
+
 from airflow_provider_flux.client.connection import GatewayAccess
 from airflow_provider_flux.plugin.rest import PAGE, AirflowRest, in_process
 from airflow_provider_flux.protocol.webhook_addresses import asset_uri
@@ -63,10 +65,21 @@ class PredictionEvents:
         """
         self._to_record += 1
         try:
-            async with self._lock, self._rest() as rest:
-                await self._record(rest, facts)
+            async with self._lock:
+                try:
+                    await self._record_as_user(facts)
+                except HTTPException as refused:
+                    if refused.status_code not in (401, 403) or not self._token:
+                        raise
+                    # Airflow's tokens live for as long as its settings say, and one that has run out is forbidden.
+                    self._token = ""
+                    await self._record_as_user(facts)
         finally:
             self._to_record -= 1
+
+    async def _record_as_user(self, facts: Mapping[str, Any]) -> None:
+        async with self._rest() as rest:
+            await self._record(rest, facts)
 
     async def _record(self, rest: AirflowRest, facts: Mapping[str, Any]) -> None:
         if self.knows(facts[ID]):
@@ -75,9 +88,10 @@ class PredictionEvents:
         if asset_id is None:
             _log.info("No DAG is scheduled on Asset(%r), so that a call about it makes no event", self._uri)
             return
+        await self._let_the_scheduler_take_others(rest, asset_id)
+        # Only now, since another API server may have been told of it meanwhile.
         await self._read_events(rest, asset_id)
         if not self.knows(facts[ID]):
-            await self._let_the_scheduler_take_others(rest, asset_id)
             await rest.post("/assets/events", {"asset_id": asset_id, "extra": dict(facts)})
             self._remember(facts[ID])
 

@@ -15,6 +15,16 @@ from airflow_provider_flux.protocol.webhook_addresses import shared_secret, url_
 BFL_SIGNATURE = "x-bfl-signature"
 
 
+SIGNED_WITH = ("webhook-id", "webhook-timestamp", "webhook-signature")
+"""The headers of Standard Webhooks."""
+
+
+def may_be_signed(access: GatewayAccess, headers: Mapping[str, str]) -> bool:
+    """Tell whether a call has all that its proof takes, before a gateway is asked what it signs with."""
+    proof = access.gateway.preset.webhook_proof
+    return proof is not WebhookProof.SIGNATURE or all(name in headers for name in SIGNED_WITH)
+
+
 def is_own(access: GatewayAccess, secret: str, body: bytes, headers: Mapping[str, str], token: str) -> bool:
     """Tell whether a call is the gateway's own.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,16 +20,17 @@ import anyio
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from airflow_provider_flux.client.connection import GatewayAccess, find_connection
-from airflow_provider_flux.exceptions import FluxError
+from airflow_provider_flux.exceptions import FluxConnectionError, FluxError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.plugin.prediction_events import PredictionEvents
-from airflow_provider_flux.plugin.webhook_proof import is_own, secret_from_key
+from airflow_provider_flux.plugin.webhook_proof import is_own, may_be_signed, secret_from_key
 from airflow_provider_flux.protocol.dialects import IN_BFLS_STYLE
 from airflow_provider_flux.protocol.messages import JSON
 from airflow_provider_flux.protocol.prediction import Prediction, ids_in, read_prediction
 from airflow_provider_flux.protocol.presets import WebhookProof
 from airflow_provider_flux.protocol.storable import loads
 from airflow_provider_flux.protocol.times import hours_since
+from airflow_provider_flux.protocol.webhook_addresses import may_receive
 from airflow_provider_flux.tasks.results import describe
 
 T = TypeVar("T")
@@ -60,7 +61,14 @@ QUESTION_PATIENCE = 10.0
 OLDEST = 24.0
 """Hours after the end of a prediction at which nobody wants to hear of it any more."""
 
-_CONN_ID = re.compile(r"[\w.-]{1,250}", re.ASCII)
+SECRET_LIFE = 600.0
+"""Seconds after which a gateway is asked again what it signs with, and after which a failure is forgotten."""
+
+MOST_LOOKUPS = 50
+"""Look-ups of connections that wait. A stranger's made-up ids are no longer looked up then."""
+
+AGAIN_AFTER = (2.0, 10.0, 30.0)
+"""Seconds before each further try to make an event of a call that has been answered."""
 
 router = APIRouter()
 
@@ -70,12 +78,14 @@ class Receiver:
     """What is known of a connection.
 
     :param secret: what its gateway signs with; empty as long as that is not known.
+    :param asked_again_at: when that is asked for, again or at all.
     :param asking: held by whoever asks for it.
     """
 
     access: GatewayAccess
     events: PredictionEvents
     secret: str = ""
+    asked_again_at: float = 0.0
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -85,16 +95,23 @@ class Receivers:
     def __init__(self) -> None:
         self._kept: dict[str, tuple[float, Receiver | None]] = {}
         self._pending: set[asyncio.Task[None]] = set()
-        self._under_way: set[tuple[str, str]] = set()
+        self._under_way: Counter[tuple[str, str]] = Counter()
         # Few: a stranger must not keep the threads busy that others need.
         self._lookups = anyio.CapacityLimiter(2)
         self._questions = anyio.CapacityLimiter(4)
 
     async def of(self, conn_id: str) -> Receiver | None:
-        """Return what is known of a connection; None if there is none that could be used."""
+        """Return what is known of a connection; None if there is none that could be used.
+
+        :raises HTTPException: if that cannot be told now, so that the gateway calls again.
+        """
         known = self._kept.get(conn_id)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
+        if self._lookups.statistics().tasks_waiting >= MOST_LOOKUPS:
+            if known is not None and known[1] is not None:
+                return known[1]
+            raise HTTPException(503)
         access = await self._looked_up(conn_id)
         # Only now: another call may have looked it up at the same time, and what is known must be known to both.
         _, before = self._kept.get(conn_id, (0.0, None))
@@ -118,8 +135,14 @@ class Receivers:
         :raises HTTPException: if it cannot be told now, so that the gateway calls again.
         """
         async with receiver.asking:
-            if not receiver.secret:
-                receiver.secret = receiver.access.webhook_secret or await self._asked_for_secret(receiver.access)
+            if time.monotonic() >= receiver.asked_again_at:
+                # Whatever comes of it: a stranger's calls must not have the gateway asked over and over.
+                receiver.asked_again_at = time.monotonic() + (SECRET_LIFE if receiver.secret else KEPT)
+                receiver.secret = await self._asked_for_secret(receiver.access) or receiver.secret
+                if receiver.secret:
+                    receiver.asked_again_at = time.monotonic() + SECRET_LIFE
+        if not receiver.secret:
+            raise HTTPException(503)
         return receiver.secret
 
     async def begin(self, receiver: Receiver, payload: JSON) -> None:
@@ -133,14 +156,36 @@ class Receivers:
             return
         if len(self._pending) >= MOST_PENDING:
             raise HTTPException(503)
-        self._under_way.add(name)
         doing = asyncio.create_task(self._do(receiver, call))
-        self._pending.add(doing)
-        doing.add_done_callback(self._pending.discard)
-        doing.add_done_callback(lambda _: self._under_way.discard(name))
+        self._keep(doing, name)
         done, _ = await asyncio.wait({doing}, timeout=ANSWER_WITHIN)
         if done and doing.exception() is not None:
             raise HTTPException(500)
+        if not done:
+            self._keep(asyncio.create_task(self._try_again(doing, receiver, call)), name)
+
+    async def _try_again(self, doing: asyncio.Task[None], receiver: Receiver, call: _Call) -> None:
+        """Make the event after all: the gateway has its answer, and does not call again."""
+        await asyncio.wait({doing})
+        for pause in AGAIN_AFTER:
+            if doing.exception() is None:
+                return
+            await asyncio.sleep(pause)
+            doing = asyncio.create_task(self._do(receiver, call))
+            await asyncio.wait({doing})
+
+    def _keep(self, doing: asyncio.Task[None], name: tuple[str, str]) -> None:
+        """Remember a task until it is done, and that its prediction is under way."""
+        self._under_way[name] += 1
+        self._pending.add(doing)
+
+        def forget(done: asyncio.Task[None]) -> None:
+            self._pending.discard(done)
+            self._under_way[name] -= 1
+            if not self._under_way[name]:
+                del self._under_way[name]
+
+        doing.add_done_callback(forget)
 
     async def _do(self, receiver: Receiver, call: _Call) -> None:
         access = receiver.access
@@ -173,16 +218,23 @@ class Receivers:
     async def _looked_up(self, conn_id: str) -> GatewayAccess | None:
         try:
             return await anyio.to_thread.run_sync(find_connection, conn_id, limiter=self._lookups)
-        except Exception:  # noqa: BLE001 (whatever is wrong with it, no call of its gateway can be proved)
+        except FluxConnectionError:
             return None
+        except Exception as error:
+            raise HTTPException(503) from error
 
     async def _asked_for_secret(self, access: GatewayAccess) -> str:
+        """Return what a gateway signs with; empty if it cannot be told now."""
+        if access.webhook_secret:
+            return access.webhook_secret
         if access.gateway.preset.webhook_proof is WebhookProof.SECRET:
             return secret_from_key(access)
         try:
-            return await self._in_thread(FluxHook(access.conn_id).webhook_secret)
+            hook = FluxHook(access.conn_id)
+            return await self._in_thread(lambda: hook.webhook_secret(patience=QUESTION_PATIENCE))
         except FluxError as error:
-            raise HTTPException(503) from error
+            _log.warning("Calls for connection %s cannot be proved now: %s", access.conn_id, error)
+            return ""
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._questions)
@@ -225,11 +277,13 @@ _receivers = Receivers()
 async def receive(flux_conn_id: str, request: Request, token: str = "") -> Response:
     """Take a gateway's call. What is not proved is refused without a word, whatever is wrong with it."""
     body = await _body_of(request)
-    receiver = await _receivers.of(flux_conn_id) if _CONN_ID.fullmatch(flux_conn_id) else None
+    receiver = await _receivers.of(flux_conn_id) if may_receive(flux_conn_id) else None
     if receiver is None:
         raise HTTPException(401)
     access = receiver.access
     needs_secret = access.gateway.preset.webhook_proof is not WebhookProof.TOKEN
+    if not may_be_signed(access, request.headers):
+        raise HTTPException(401)
     secret = await _receivers.secret_of(receiver) if needs_secret else ""
     if not is_own(access, secret, body, request.headers, token):
         raise HTTPException(401)

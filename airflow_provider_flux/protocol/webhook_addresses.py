@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from urllib.parse import quote
 
 PATH = "/flux/webhooks"
@@ -15,6 +16,14 @@ PATH = "/flux/webhooks"
 
 ASSET = "flux://predictions/{}"
 """URI of the asset that has an event for each prediction of a connection that has ended, as a call has told."""
+
+
+_CONN_ID = re.compile(r"[\w.-]{1,250}", re.ASCII)
+
+
+def may_receive(conn_id: str) -> bool:
+    """Tell whether calls for a connection of this id can be received: it is a part of a path."""
+    return _CONN_ID.fullmatch(conn_id) is not None
 
 
 def asset_uri(conn_id: str) -> str:

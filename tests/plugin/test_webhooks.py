@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -25,6 +26,7 @@ from airflow_provider_flux.emulator.webhooks import signature
 from airflow_provider_flux.exceptions import FluxConnectionError
 from airflow_provider_flux.hooks.flux import FluxHook
 from airflow_provider_flux.plugin import webhook_receiver
+from airflow_provider_flux.plugin.prediction_events import PredictionEvents
 from airflow_provider_flux.plugin.webhook_proof import is_own
 from airflow_provider_flux.protocol.webhook_addresses import asset_uri, shared_secret, url_token
 from tests.conftest import HOME, KEY, Connect
@@ -378,12 +380,96 @@ def test_where_airflow_refuses_the_gateway_is_told_to_come_again(
 
 
 def test_where_the_secret_cannot_be_had_the_gateway_is_told_to_come_again(
-    api_server: str, emulator: Emulator, conn_id: Callable[..., str]
+    api_server: str, emulator: Emulator, conn_id: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(webhook_receiver, "KEPT", 0.1)
     emulator.add_fault("401", on="other", times=1)
     conn, payload = conn_id("replicate"), ended()
     headers = signed(emulator.webhook_secret, payload)
-    assert [call(conn, api_server, payload, **headers) for _ in range(2)] == [503, 200]
+    assert call(conn, api_server, payload, **headers) == 503
+    time.sleep(0.15)
+    assert call(conn, api_server, payload, **headers) == 200
+
+
+def test_strangers_do_not_have_a_gateway_that_is_out_asked_for_its_secret_over_and_over(
+    api_server: str, emulator: Emulator, conn_id: Callable[..., str]
+) -> None:
+    emulator.add_fault("401", on="other", times=None)
+    conn, payload = conn_id("replicate"), ended()
+    assert {call(conn, api_server, payload) for _ in range(20)} == {401}
+    assert emulator.counters.requests == 0
+    assert {call(conn, api_server, payload, **signed("whsec_AAAA", payload)) for _ in range(20)} == {503}
+    assert emulator.counters.requests == 1
+
+
+def test_a_secret_that_has_changed_is_asked_for_again(
+    api_server: str, emulator: Emulator, conn_id: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_receiver, "SECRET_LIFE", 0.1)
+    conn, payload = conn_id("replicate"), ended()
+    assert call(conn, api_server, payload, **signed(emulator.webhook_secret, payload)) == 200
+    emulator._state.webhook_secret = "whsec_" + base64.b64encode(b"another secret").decode()
+    time.sleep(0.15)
+    assert call(conn, api_server, payload, **signed(emulator.webhook_secret, payload)) == 200
+
+
+def test_while_airflow_cannot_tell_of_a_connection_the_gateway_is_told_to_come_again(
+    api_server: str, emulator: Emulator, conn_id: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out(_: str) -> Any:
+        raise RuntimeError("the database is out")
+
+    conn, payload = conn_id("replicate"), ended()
+    headers = signed(emulator.webhook_secret, payload)
+    with monkeypatch.context() as broken:
+        broken.setattr(webhook_receiver, "find_connection", out)
+        assert call(conn, api_server, payload, **headers) == 503
+    assert call(conn, api_server, payload, **headers) == 200
+
+
+def test_what_fails_after_the_answer_is_tried_again(
+    api_server: str, emulator: Emulator, conn_id: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = PredictionEvents.record
+    tries: list[int] = []
+
+    async def fail_twice(events: PredictionEvents, facts: Any) -> None:
+        await asyncio.sleep(0.05)
+        tries.append(1)
+        if len(tries) < 3:
+            raise RuntimeError("the database is out")
+        await record(events, facts)
+
+    monkeypatch.setattr(PredictionEvents, "record", fail_twice)
+    monkeypatch.setattr(webhook_receiver, "ANSWER_WITHIN", 0.0)
+    monkeypatch.setattr(webhook_receiver, "AGAIN_AFTER", (0.1, 0.1, 0.1))
+    conn, payload = conn_id("replicate"), ended()
+    assert call(conn, api_server, payload, **signed(emulator.webhook_secret, payload)) == 200
+    wait_for(lambda: len(events(conn)) == 1)
+    time.sleep(0.3)
+    assert (len(tries), webhook_receiver._receivers._under_way) == (3, {})
+
+
+def test_a_token_of_airflows_that_has_run_out_is_replaced(
+    api_server: str, emulator: Emulator, conn_id: Callable[..., str]
+) -> None:
+    conn = conn_id("replicate")
+    for letter in "ab":
+        payload = ended(letter * 26)
+        assert call(conn, api_server, payload, **signed(emulator.webhook_secret, payload)) == 200
+        wait_for(lambda at=letter: [event["id"][0] for event in events(conn)][-1:] == [at])  # type: ignore[misc]
+        _, receiver = webhook_receiver._receivers._kept[conn]
+        assert receiver is not None
+        receiver.events._token = "run-out"
+
+
+def test_an_id_that_could_not_be_received_is_refused_before_anything_is_sent(
+    emulator: Emulator, connect: Connect
+) -> None:
+    connect(emulator.url, conn_id="team/flux", gateway="deerapi", webhook_base_url="https://airflow.example.com")
+    with pytest.raises(FluxConnectionError, match="may have letters, digits"):
+        FluxHook("team/flux").create_prediction(SCHNELL, {"prompt": "x"}, webhook="auto")
+    assert emulator.posts == 0
 
 
 @pytest.mark.parametrize("kind", ["signature", "plain signature", "echo", "wrong", "none"])
