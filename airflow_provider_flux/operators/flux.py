@@ -204,7 +204,7 @@ class FluxPredictionOperator(SubmittingTask, BaseOperator):
         """Make the prediction, or go on with that of an earlier try, and wait for it if asked to."""
         self.webhook = webhook_argument(self.webhook)
         ways = self._ways = self._ways or self._find_ways()
-        ways.check(validate_input=self.validate_input, input_files=self.input_files)
+        ways.check(validate_input=self.validate_input, input_files=self.input_files, webhook=self.webhook)
         if self._storage is not None:
             self._storage.check()
         records = SubmissionRecords.of_task(context, durable=self.durable)

@@ -14,7 +14,7 @@ from airflow_provider_flux.protocol.fallbacks import PASSED_LIMIT, may_follow_un
 from airflow_provider_flux.protocol.fingerprint import is_fingerprint_of
 from airflow_provider_flux.protocol.messages import JSON, Log
 from airflow_provider_flux.protocol.resume import SubmissionRecord
-from airflow_provider_flux.tasks.arguments import text_argument, whole_input
+from airflow_provider_flux.tasks.arguments import AUTO, text_argument, whole_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ class TaskWays:
         """Its input, with its pictures read."""
         return self._inputs[self.at]
 
-    def check(self, *, validate_input: bool, input_files: Mapping[str, JSON] | None) -> None:
+    def check(
+        self, *, validate_input: bool, input_files: Mapping[str, JSON] | None, webhook: str | None = None
+    ) -> None:
         """Check all ways, and read the pictures of their inputs, before anything is sent.
 
         :raises FluxInputError: if an input cannot be sent, or has a field that a fallback does not know.
@@ -88,6 +90,8 @@ class TaskWays:
             hook = self._hook_of(way)
             hook.check_input(way.model, way.input, against_schema=validate_input, known_fields_only=at > 0)
             hook.check_model(way.model)
+            if webhook == AUTO:
+                hook.webhook_url()
             self._inputs.append(hook.read_input(way.model, way.input, input_files))
 
     def take_up(self, record: SubmissionRecord | None, log: Log) -> SubmissionRecord | None:

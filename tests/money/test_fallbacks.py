@@ -503,6 +503,17 @@ def test_a_fallback_that_no_triggerer_has_waited_for_is_given_up_at_its_own_gate
 
 
 @pytest.mark.usefixtures("connections")
+def test_a_fallback_that_could_not_be_called_back_for_is_an_error_before_anything_is_sent(
+    emulator: Emulator, connect: Connect, tmp_path: Path
+) -> None:
+    connect(emulator.url, conn_id="flux_deerapi", gateway="deerapi", webhook_base_url="https://airflow.example.com")
+    life = operator(tmp_path, **options(webhook="auto"))
+    with pytest.raises(FluxError, match="Connection 'flux_bfl' does not say where its gateway reaches this Airflow"):
+        life.execute()
+    assert emulator.posts == 0
+
+
+@pytest.mark.usefixtures("connections")
 def test_a_killed_task_takes_no_other_way(emulator: Emulator, tmp_path: Path) -> None:
     emulator.add_fault("503_model_not_found", on="create", model=MODELS[0], times=None)
     emulator.settings(latency=0.3)
