@@ -53,6 +53,14 @@ MUTATIONS = (
         "which_way",
     ),
     Mutation(
+        "a refusal lets it be forgotten that a create before it may have made a prediction",
+        "airflow_provider_flux/protocol/submission.py",
+        r"if doubtful is not None:",
+        "if False:",
+        ("tests/money/test_fallbacks.py",),
+        "leaves_that_in_doubt",
+    ),
+    Mutation(
         "another way is taken whatever `fallback_on` says",
         "airflow_provider_flux/protocol/fallbacks.py",
         r" and cause\.value in on and at \+ 1 < count",
@@ -291,15 +299,15 @@ MUTATIONS = (
     Mutation(
         "a create that is not sent after all leaves its intent",
         "airflow_provider_flux/protocol/submission.py",
-        r"            except NotSubmitted:\n                yield from self\._keep\(None\)\n",
+        r"            except NotSubmitted:\n                yield from self\._keep\(.*\n",
         "            except NotSubmitted:\n",
         ("tests/protocol/test_submission.py",),
     ),
     Mutation(
         "with resubmit a create is sent again and again",
         "airflow_provider_flux/protocol/submission.py",
-        r"                may_resend = False\n",
-        "",
+        r"may_resend, doubtful = False, None",
+        "doubtful = None",
         ("tests/protocol/test_submission.py",),
     ),
     Mutation(
