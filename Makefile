@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 COMPILE := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --universal --python-version 3.10 --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck test-deployment test-browser screenshots ui-vendor test-packaging test-kills nightly test-chaos test-overlaps test-mutations test-distributed test-matrix benchmarks requirements clean
+.PHONY: help setup demo test test-money lint typecheck test-deployment test-browser screenshots ui-vendor test-packaging test-kills nightly test-chaos test-overlaps test-mutations test-distributed test-matrix benchmarks requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ demo: setup ## make two pictures in a real Airflow; free without FLUX_API_KEY
 	@$(BIN)/python -u scripts/demo.py
 
 test: lint typecheck ## lint, types and the fast tests
-	$(BIN)/pytest -q -n 8 --no-loadscope-reorder --durations=10 -m "not on_airflow and not browser and not deployment and not packaging and not kills and not chaos and not distributed"
+	$(BIN)/pytest -q -n 8 --no-loadscope-reorder --durations=10 -m "not on_airflow and not browser and not deployment and not packaging and not kills and not chaos and not distributed and not money"
+
+test-money: setup ## what each event costs in every dialect, and with fallbacks: POSTs counted cell by cell
+	$(BIN)/pytest -q -n 8 --no-loadscope-reorder -m "money"
 
 test-on-airflow: setup ## tests that run tasks and serve pages on Airflow's database, in their own processes
 	$(BIN)/pytest -q -n 4 --no-loadscope-reorder -m "on_airflow"

@@ -20,6 +20,8 @@ from tests.money.test_three_doors import EVENTS, NO_DEADLINE, impatient, play_at
 
 __all__ = ["impatient"]
 
+pytestmark = pytest.mark.money
+
 VERSION = MODELS[SCHNELL].version_id
 
 GOES_ON: dict[str, Any] = {

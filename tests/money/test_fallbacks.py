@@ -27,6 +27,8 @@ from tests.batch.task_instance import BatchTaskInstance, table
 from tests.conftest import Connect
 from tests.durable.task_instance import OperatorTaskInstance, WorkerDies
 
+pytestmark = pytest.mark.money
+
 ALL = ("unavailable", "credit", "failed", "refused_content", "deadline")
 MODELS = ("black-forest-labs/flux-2-pro", "black-forest-labs/flux-1.1-pro", "flux-2-pro")
 PATHS = (f"/replicate/v1/models/{MODELS[0]}/", f"/replicate/v1/models/{MODELS[1]}/", "/v1/flux-2-pro")
